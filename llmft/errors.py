@@ -1,0 +1,55 @@
+"""Every error that llmft raises on purpose, each one a sentence for the user.
+
+LlmftError                 the user can mend it; the CLI prints it and exits with 1
+├── RecipeError            a recipe that is missing, malformed or contradicts itself
+├── DialogueError          a dialogue line that breaks the record's rules (never quotes the words)
+├── PromptError            a dialogue that cannot be rendered or masked with this template
+├── CheckpointError        base, adapter or tokenizer files that are missing, damaged or do not fit
+├── ExportError            a GGUF that cannot be written
+├── VerifyError            a GGUF that is not the model that was trained
+├── MissingExtraError      an optional part of the installation is absent
+└── DiskError              too little space, or a place that cannot be written
+
+A message names the value, the rule and what to do next; file, line and field where there are any.
+"""
+
+from __future__ import annotations
+
+
+class LlmftError(Exception):
+    """Base of the tree: one clear sentence, exit code 1."""
+
+
+class RecipeError(LlmftError):
+    """A recipe cannot be used."""
+
+
+class DialogueError(LlmftError):
+    """A dialogue breaks the record's rules."""
+
+
+class PromptError(LlmftError):
+    """A dialogue cannot become tokens and labels."""
+
+
+class CheckpointError(LlmftError):
+    """Model files are missing, damaged or do not fit together."""
+
+
+class ExportError(LlmftError):
+    """A GGUF cannot be written."""
+
+
+class VerifyError(LlmftError):
+    """A GGUF differs from the model that was trained."""
+
+
+class MissingExtraError(LlmftError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(f"{module!r} is not installed; install it with: pip install 'llmft[{extra}]'")
+
+
+class DiskError(LlmftError):
+    """The disk is full or the folder cannot be written."""

@@ -1,0 +1,1 @@
+"""Prepare: from what a call centre has to train, validation and test files that one may train on."""

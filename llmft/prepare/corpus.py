@@ -1,0 +1,113 @@
+"""Pretraining text for the embedded base: calls without a triage block, and plain prose.
+
+Like the text of a real base it holds the words and which complaint belongs to whom, never the task:
+no triage block, and none of the validation and test wordings. A document is ``{"text": …}`` or, for a
+call in the chat markup of whichever base reads it, ``{"messages": […]}``.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llmft.knowledge import Lang, Protocol, load, protocols
+from llmft.prepare.synthesize import Family, Story, families
+from llmft.run import atomic_path
+from llmft.vocabulary import icd10_labels, specialties, urgencies
+
+Document = dict[str, Any]
+
+
+def corpus(count: int, seed: int) -> Iterator[Document]:
+    """``count`` documents: half calls, half prose; the same ones for the same ``seed``."""
+    rng = random.Random(seed)
+    prose = load("prose.yaml")
+    for _ in range(count):
+        lang = rng.choice(("fr", "fr", "en"))
+        yield _call(rng, prose, lang) if rng.random() < 0.55 else {"text": _paragraph(rng, prose, lang)}
+
+
+def _call(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Document:
+    """A training-split call that ends with the closing sentence alone."""
+    complaint = rng.choice(rng.choice(protocols()).complaints)
+    story = Story(rng, rng.choice([f for f in families()["train"] if f.complaint.id == complaint.id]), lang, "train")
+    said = [(turn.speaker, turn.text) for turn in story.turns()]
+    if rng.random() < 0.5:
+        said[0] = ("patient", _opening(rng, prose, lang, story))
+    said.append(("operator", story.closing()))
+    if rng.random() < 0.6:
+        roles = {"patient": "user", "operator": "assistant"}
+        return {"messages": [{"role": roles[speaker], "content": text} for speaker, text in said]}
+    patient, operator = rng.choice(prose["speakers"][lang])
+    names = {"patient": patient, "operator": operator}
+    colon = " : " if lang == "fr" else ": "
+    return {"text": "\n".join(f"{names[speaker]}{colon}{text}" for speaker, text in said)}
+
+
+def _opening(rng: random.Random, prose: dict[str, Any], lang: Lang, story: Story) -> str:
+    """An opening made of the complaint's words, so that every word is heard from a caller."""
+    values = _words(rng, story.family.complaint.words.of(lang))
+    if story.relative:
+        frame = rng.choice(prose["relative_opening"][lang])
+        return f"{story.say('greeting')} {frame.format(who=story.relative.who, **values)}."
+    return f"{story.say('greeting')} {rng.choice(prose['opening'][lang]).format(**values)}."
+
+
+def _words(rng: random.Random, words: tuple[str, ...]) -> dict[str, str]:
+    some = rng.sample(words, k=min(len(words), rng.choice((3, 4, 5))))
+    return {"words": ", ".join(some), "word": some[0], "word2": some[1], "word3": some[2]}
+
+
+def _paragraph(rng: random.Random, prose: dict[str, Any], lang: Lang) -> str:
+    """A few sentences about one complaint."""
+    protocol = rng.choice(protocols())
+    complaint = rng.choice(protocol.complaints)
+    family = rng.choice([f for f in families()["train"] if f.complaint.id == complaint.id])
+    frames = rng.sample(prose["sentences"][lang], k=rng.choice((3, 4, 5, 6)))
+    return " ".join(frame.format(**_facts(rng, protocol, family, lang)) for frame in frames)
+
+
+def _facts(rng: random.Random, protocol: Protocol, family: Family, lang: Lang) -> dict[str, str]:
+    """Values for every slot of a prose sentence."""
+    complaint = family.complaint
+    evidence = rng.choice(complaint.evidence)
+    own, other = specialties()[protocol.specialty], specialties()[rng.choice(_others(protocol.specialty))]
+    doctor, doctor_other = (own.doctor_fr, other.doctor_fr) if lang == "fr" else (own.doctor_en, other.doctor_en)
+    name, specialty = complaint.names.of(lang), own.fr if lang == "fr" else own.en
+    raised = min(complaint.urgency, evidence.urgency or complaint.urgency)
+    levels = {level: entry.fr if lang == "fr" else entry.en for level, entry in urgencies().items()}
+    return {
+        "name": name,
+        "Name": _capital(name),
+        "specialty": specialty,
+        "Specialty": _capital(specialty),
+        "doctor": doctor,
+        "Doctor": _capital(doctor),
+        "doctor_other": doctor_other,
+        "says": rng.choice(complaint.says.of(lang, "train")),
+        "ask": rng.choice(evidence.ask.of(lang, "train")),
+        "fact": evidence.label.of(lang),
+        "code": complaint.icd10,
+        "lay": icd10_labels()[complaint.icd10].of(lang),
+        "urgency": levels[complaint.urgency],
+        "urgency_fact": levels[raised],
+        **_words(rng, complaint.words.of(lang)),
+    }
+
+
+def _others(specialty: str) -> list[str]:
+    return [protocol.specialty for protocol in protocols() if protocol.specialty != specialty]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def write_corpus(path: Path, count: int, seed: int) -> int:
+    """Write ``count`` documents as JSON lines; returns ``count``."""
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(document, ensure_ascii=False) + "\n" for document in corpus(count, seed))
+    return count

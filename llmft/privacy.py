@@ -1,0 +1,27 @@
+"""No library may phone home: telemetry off, and the hub out of reach unless the user named a hub model.
+
+Call before the first import of transformers, trl or datasets; they read the environment once.
+"""
+
+from __future__ import annotations
+
+import os
+
+TELEMETRY_OFF = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "ANONYMIZED_TELEMETRY": "False",
+    "WANDB_MODE": "disabled",
+    "COMET_MODE": "disabled",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+def keep_private(*, hub_allowed: bool = False) -> None:
+    """Switch telemetry off, and the hub too unless ``hub_allowed``."""
+    os.environ.update(TELEMETRY_OFF)
+    if not hub_allowed:
+        os.environ.update(OFFLINE)

@@ -1,0 +1,163 @@
+"""Folders that a stage leaves behind: their paths, whole files only, and a manifest of what made them.
+
+    runs/<name>/     recipe.yaml  manifest.json  adapter/  checkpoints/  metrics.jsonl  plots/  evaluation/
+    export/<name>/   <name>-<quant>.gguf  MODEL_CARD.md  manifest.json  verify.json  Modelfile  gpt4all.ini
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from llmft.errors import DiskError
+
+PARTIAL = ".partial"  # suffix of a file that is not whole yet
+PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "gguf", "llama-cpp-python", "gpt4all")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where each thing of one training run lies."""
+
+    root: Path
+
+    @property
+    def recipe_path(self) -> Path:
+        """The resolved recipe."""
+        return self.root / "recipe.yaml"
+
+    @property
+    def manifest_path(self) -> Path:
+        """What made this run."""
+        return self.root / "manifest.json"
+
+    @property
+    def adapter_dir(self) -> Path:
+        """The trained adapter with its tokenizer and chat template."""
+        return self.root / "adapter"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """What ``--resume`` continues from."""
+        return self.root / "checkpoints"
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON object a logged step."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def plots_dir(self) -> Path:
+        """Pictures of the run."""
+        return self.root / "plots"
+
+    @property
+    def evaluation_dir(self) -> Path:
+        """Predictions and metrics."""
+        return self.root / "evaluation"
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a partial path beside ``path``; rename it to ``path`` only when the block ends well.
+
+    The file is synced before the rename, so a kill or a power cut leaves the old file or the new
+    one, never half of one. A full disk becomes a :class:`DiskError`.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise disk_error(path, error) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def disk_error(path: Path, error: OSError) -> Exception:
+    """The sentence for a failed write; errors that are not about the disk pass unchanged."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskError(f"the disk that holds {path} is full; free space there or choose another folder, then rerun")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return DiskError(f"{path} cannot be written: {error.strerror}; choose a folder that you may write to")
+    return error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as a whole file."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, a whole file."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def require_space(folder: Path, size_bytes: int) -> None:
+    """Raise :class:`DiskError` unless ``folder``'s disk has ``size_bytes`` free."""
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    free_bytes = shutil.disk_usage(existing).free
+    if free_bytes < size_bytes:
+        raise DiskError(
+            f"{folder} needs {size_bytes / 1e6:,.0f} MB and its disk has {free_bytes / 1e6:,.0f} MB free; "
+            "free space there or choose another folder"
+        )
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file, read in 1 MiB pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def manifest(**facts: Any) -> dict[str, Any]:
+    """What made an artefact: time, versions, git state, hardware, and the stage's own ``facts``."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version for name in ("llmft", *PACKAGES) if (version := _version(name))},
+        "python": platform.python_version(),
+        "git": _git_state(),
+        "hardware": {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()},
+        **facts,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit and cleanliness of the checkout that llmft runs from; None outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain", "--untracked-files=no")}
+    except (OSError, subprocess.SubprocessError):
+        return None

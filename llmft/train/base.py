@@ -1,0 +1,198 @@
+"""The embedded demonstration bases: a small LLaMA and its GPT-J twin, pretrained on our own text.
+
+They are no medical models. They know the words of the bundled knowledge and whose complaint is whose,
+as a real base would, and nothing of the triage block, which fine-tuning teaches.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmft.errors import CheckpointError
+from llmft.prompt import install_template, render
+from llmft.run import manifest, sha256, write_json
+from llmft.train.curve import log_metrics, plot_curve
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+VOCABULARY = 3072  # tokens, special ones included
+BLOCK_TOKENS = 512  # tokens in one training sequence
+CONTEXT_TOKENS = 2048  # what the position encoding is declared for
+WIDTH, LAYERS, HEADS, INNER = 256, 4, 4, 768  # a multiple of 256 lets K-quants apply
+LLAMA3_SPLIT = (  # pre-tokenizer of the Llama 3 family
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """What differs between the twins."""
+
+    template: str
+    special: tuple[str, ...]  # first the one that separates documents
+    bos: str | None
+
+
+FAMILIES = {
+    "llama": Family(
+        "llama3",
+        (
+            "<|end_of_text|>",
+            "<|begin_of_text|>",
+            "<|start_header_id|>",
+            "<|end_header_id|>",
+            "<|eot_id|>",
+            "<|finetune_right_pad_id|>",
+        ),
+        bos="<|begin_of_text|>",
+    ),
+    "gptj": Family("gptj", ("<|endoftext|>", "<|extratoken_1|>"), bos=None),
+}
+
+
+def pretrain(name: str, corpus_path: Path, output_dir: Path, *, steps: int, batch_blocks: int = 16, seed: int = 1) -> None:
+    """Train the base ``name`` (``llama`` or ``gptj``) on ``corpus_path`` and save it in ``output_dir`` in bfloat16.
+
+    Checkpoints lie in ``output_dir.partial``; a rerun after a kill goes on from the last one.
+    """
+    import torch
+    from transformers import Trainer, TrainingArguments
+    from transformers.trainer_utils import get_last_checkpoint
+
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer(name, corpus_path)
+    blocks = _blocks(name, tokenizer, corpus_path)
+    model = build_model(name, tokenizer)
+    work_dir = output_dir.with_name(output_dir.name + ".partial")
+    arguments = TrainingArguments(
+        output_dir=str(work_dir),
+        max_steps=steps,
+        per_device_train_batch_size=batch_blocks,
+        learning_rate=2e-3,
+        lr_scheduler_type="cosine",
+        warmup_steps=min(100, steps // 10),
+        weight_decay=0.05,
+        adam_beta2=0.95,
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=10,
+        save_steps=200,
+        save_total_limit=1,
+        seed=seed,
+        report_to=[],
+        disable_tqdm=False,
+    )
+    dataset = [{"input_ids": block, "labels": block} for block in blocks]
+    trainer = Trainer(model=model, args=arguments, train_dataset=dataset)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work_dir)) if work_dir.is_dir() else None)
+    facts = {"base": name, "steps": steps, "seed": seed, "tokens": steps * batch_blocks * BLOCK_TOKENS}
+    _save(model, tokenizer, trainer.state.log_history, output_dir, {**facts, "corpus_sha256": sha256(corpus_path)})
+
+
+def _save(model: PreTrainedModel, tokenizer: Any, history: list[dict[str, Any]], output_dir: Path, facts: dict[str, Any]) -> None:
+    import torch
+
+    output_dir.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).save_pretrained(output_dir)
+    tokenizer.save_pretrained(output_dir)
+    log_metrics(history, output_dir / "metrics.jsonl")
+    plot_curve(output_dir / "metrics.jsonl", output_dir / "loss.png", title=f"Pretraining of the embedded base: {facts['base']}")
+    write_json(output_dir / "manifest.json", manifest(**facts))
+
+
+def train_tokenizer(name: str, corpus_path: Path) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of the family's kind, learnt from the corpus."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    family = FAMILIES[name]
+    tokenizer = Tokenizer(models.BPE(ignore_merges=name == "llama"))
+    if name == "llama":
+        split = pre_tokenizers.Split(Regex(LLAMA3_SPLIT), behavior="isolated")
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=list(family.special),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(corpus_path), trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=family.bos, eos_token=family.special[0], clean_up_tokenization_spaces=False
+    )
+    install_template(fast, family.template)
+    return fast
+
+
+def build_model(name: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """The untrained model of ``name`` for ``tokenizer``."""
+    from transformers import GPTJConfig, GPTJForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    if name == "llama":
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=VOCABULARY,
+                hidden_size=WIDTH,
+                num_hidden_layers=LAYERS,
+                num_attention_heads=HEADS,
+                num_key_value_heads=HEADS,
+                intermediate_size=INNER,
+                max_position_embeddings=CONTEXT_TOKENS,
+                tie_word_embeddings=True,
+                **ids,
+            )
+        )
+    return GPTJForCausalLM(
+        GPTJConfig(
+            vocab_size=VOCABULARY,
+            n_embd=WIDTH,
+            n_layer=LAYERS,
+            n_head=HEADS,
+            n_inner=INNER,
+            rotary_dim=WIDTH // HEADS // 2,
+            n_positions=CONTEXT_TOKENS,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            tie_word_embeddings=True,
+            **ids,
+        )
+    )
+
+
+def _documents(corpus_path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with corpus_path.open(encoding="utf-8") as file:
+            yield from (json.loads(line) for line in file)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"corpus {corpus_path} cannot be read ({error}); write it with: llmft synthesize --corpus") from None
+
+
+def _texts(corpus_path: Path) -> Iterator[str]:
+    """What the tokenizer learns from: every text, and every turn of the chats."""
+    for document in _documents(corpus_path):
+        yield from [document["text"]] if "text" in document else [message["content"] for message in document["messages"]]
+
+
+def _blocks(name: str, tokenizer: PreTrainedTokenizerFast, corpus_path: Path) -> list[list[int]]:
+    """The corpus as token blocks of equal length, documents one after the other."""
+    family = FAMILIES[name]
+    separator = family.special[0]
+    start = family.bos or ""
+    texts = [
+        (start + d["text"] if "text" in d else render(d["messages"], tokenizer, answer_next=False)) + separator
+        for d in _documents(corpus_path)
+    ]
+    stream = [token for ids in tokenizer(texts, add_special_tokens=False)["input_ids"] for token in ids]
+    whole = len(stream) // BLOCK_TOKENS * BLOCK_TOKENS
+    return [stream[place : place + BLOCK_TOKENS] for place in range(0, whole, BLOCK_TOKENS)]

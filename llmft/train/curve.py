@@ -1,0 +1,36 @@
+"""The course of a training: one JSON object a logged step, and a picture of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llmft.run import atomic_path, write_text
+
+
+def log_metrics(history: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write the trainer's log history as JSON lines."""
+    write_text(path, "".join(json.dumps(entry) + "\n" for entry in history))
+
+
+def plot_curve(metrics_path: Path, png_path: Path, *, title: str) -> None:
+    """Training and validation loss by step as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    history = [json.loads(line) for line in metrics_path.read_text("utf-8").splitlines()]
+    figure, axes = pyplot.subplots(figsize=(7, 4), dpi=120)
+    for key, label in (("loss", "training"), ("eval_loss", "validation")):
+        points = [(entry["step"], entry[key]) for entry in history if key in entry]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label, marker="o" if len(points) < 15 else None)
+    axes.set(title=title, xlabel="optimiser step", ylabel="loss (nats per token)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with atomic_path(png_path) as partial:
+        figure.savefig(partial, format="png", bbox_inches="tight")
+    pyplot.close(figure)

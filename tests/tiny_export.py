@@ -1,0 +1,162 @@
+"""Tiny random bases, tokenizers and adapters for the tests of export and verify, made once a test run."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+LLAMA_TOKENS = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|end_of_text|>"]
+GPTJ_TOKENS = ["<|endoftext|>", "<|extratoken_1|>", "<|extratoken_2|>"]
+LLAMA_TEMPLATE = (
+    "{%- if toolList is not defined %}{{- bos_token }}{%- endif %}\n"
+    "{%- for message in messages %}\n"
+    "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] + '<|eot_id|>' }}\n"
+    "{%- endfor %}\n"
+    "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}\n"
+)
+GPTJ_TEMPLATE = (
+    "{%- for message in messages %}\n"
+    "{%- if message['role'] == 'system' %}{{- message['content'] + '\\n\\n' }}\n"
+    "{%- elif message['role'] == 'user' %}{{- 'Patient:\\n' + message['content'] + '\\n\\n' }}\n"
+    "{%- else %}{{- 'Opérateur:\\n' + message['content'] + '<|endoftext|>' }}{%- endif %}\n"
+    "{%- endfor %}\n"
+    "{%- if add_generation_prompt %}{{- 'Opérateur:\\n' }}{%- endif %}\n"
+)
+LINES = [
+    "Bonjour, j'ai mal à la poitrine depuis deux heures, ça serre et ça descend dans le bras gauche.",
+    "Hello, my daughter has had a fever of 39.5 since yesterday and she won't drink anything.",
+    "Opérateur : quel âge avez-vous ? Patient : 67 ans, et je prends de l'aspirine 75 mg.",
+    "Où êtes-vous maintenant ? Restez allongé, j'envoie une équipe ; ne raccrochez pas !",
+    '{"urgency": "U1", "specialty": "cardiologie", "icd10": ["R07.4"], "escalate": true}',
+]
+DIALOGUES = [
+    [{"role": "user", "content": "Bonjour, j'ai très mal à la poitrine 😟 depuis 2 h."}],
+    [
+        {"role": "system", "content": "Tu es l'opérateur du centre d'appels."},
+        {"role": "user", "content": "My baby's fever is 39.5 °C"},
+        {"role": "assistant", "content": "How old is your baby?"},
+        {"role": "user", "content": "3 months…"},
+    ],
+]
+
+
+def save_tokenizer(folder: Path, family: str, size: int) -> int:
+    """A byte-level BPE tokenizer of ``family`` with fewer than ``size`` tokens, and its chat template."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    is_llama = family == "llama"
+    tokenizer = Tokenizer(models.BPE(ignore_merges=is_llama))
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not is_llama)
+    split = pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level]) if is_llama else byte_level
+    tokenizer.decoder = decoders.ByteLevel()
+    special = LLAMA_TOKENS if is_llama else GPTJ_TOKENS[:1]
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - 8,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(LINES * 4, trainer)
+    if not is_llama:
+        tokenizer.add_tokens([AddedToken(token, normalized=False) for token in GPTJ_TOKENS[1:]])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    settings |= {"eos_token": "<|eot_id|>" if is_llama else "<|endoftext|>", "pad_token": special[-1]}
+    settings |= {"bos_token": "<|begin_of_text|>"} if is_llama else {}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    template = LLAMA_TEMPLATE if is_llama else GPTJ_TEMPLATE
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return int(tokenizer.get_vocab_size())
+
+
+@cache
+def _model(family: str, tied: bool, width: int, layers: int, vocabulary: int, rope: str) -> Any:
+    import torch
+    from transformers import GPTJConfig, GPTJForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(7)
+    shared = {"vocab_size": vocabulary, "tie_word_embeddings": tied}
+    if family == "llama":
+        scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+        scaling |= {"original_max_position_embeddings": 64}
+        config = LlamaConfig(
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=2 * width,
+            max_position_embeddings=512,
+            rope_parameters={"rope_theta": 500000.0, **(scaling if rope == "llama3" else {"rope_type": "default"})},
+            **shared,
+        )
+        model = LlamaForCausalLM(config)
+    else:
+        config = GPTJConfig(
+            n_embd=width,
+            n_layer=layers,
+            n_head=4,
+            rotary_dim=width // 8,
+            n_inner=2 * width,
+            n_positions=512,
+            **shared,
+        )
+        model = GPTJForCausalLM(config)
+    with torch.no_grad():  # weights far from zero, so that a wrong permutation or a lost bias cannot hide
+        for name, weight in model.named_parameters():
+            weight.normal_(1.0 if "norm" in name or "ln_" in name else 0.0, 0.3 if weight.dim() == 1 else 0.12)
+    return model
+
+
+def save_base(
+    folder: Path,
+    family: str = "llama",
+    *,
+    tied: bool = True,
+    width: int = 64,
+    layers: int = 2,
+    vocabulary: int = 512,
+    rope: str = "default",
+    dtype: str = "float32",
+    shard: str = "5GB",
+) -> Path:
+    """Save a random base with a tokenizer; returns ``folder``."""
+    import copy
+
+    import torch
+
+    tokens = save_tokenizer(folder, family, vocabulary)
+    model = copy.deepcopy(_model(family, tied, width, layers, vocabulary, rope))
+    with torch.no_grad():  # rows without a token must never win: gpt4all aborts on a token without text
+        model.get_input_embeddings().weight[tokens:] = 0
+        model.get_output_embeddings().weight[tokens:] = 0
+        if model.get_output_embeddings().bias is not None:
+            model.get_output_embeddings().bias[tokens:] = 0
+    model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard)
+    return folder
+
+
+def save_adapter(folder: Path, base_dir: Path, family: str = "llama", **settings: Any) -> Path:
+    """Save a random LoRA adapter of the base in ``base_dir``, with a tokenizer; returns ``folder``."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.float32)
+    chosen = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **settings}
+    adapted = get_peft_model(model, LoraConfig(**chosen))
+    torch.manual_seed(11)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name:
+                weight.normal_(0.0, 0.1)
+    adapted.save_pretrained(folder)
+    save_tokenizer(folder, family, model.config.vocab_size)
+    return folder
