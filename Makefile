@@ -67,7 +67,7 @@ check: setup     ## lint, format, types, imports
 	$(BIN)/mypy
 
 bench: setup     ## measured comparisons; results in bench/results/
-	$(BIN)/python bench/export.py
+	$(BIN)/python bench/main_job.py $(RECIPE)
 
 clean:           ## remove what the stages made; the environment and the bases stay
 	rm -rf data/prepared data/corpus runs export/*/

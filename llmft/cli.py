@@ -122,7 +122,8 @@ def _prepare(verbs: argparse._SubParsersAction) -> None:
     )
     verb.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="files, folders or globs")
     verb.add_argument("--output", type=Path, required=True, help="folder for train, validation and test.jsonl")
-    verb.add_argument("--format", default="auto", choices=("auto", "jsonl", "ddxplus"), help="what the sources are (default auto)")
+    formats = ("auto", "jsonl", "ddxplus")
+    verb.add_argument("--format", default="auto", choices=formats, help="what the sources are (default auto)")
     verb.add_argument("--seed", type=int, default=1, help="seed of the split (default 1)")
     verb.add_argument("--count", type=int, help="DDXPlus: calls to make of each condition")
     verb.add_argument("--strict", action="store_true", help="stop at the first bad row")
@@ -191,10 +192,11 @@ def _evaluate(verbs: argparse._SubParsersAction) -> None:
         verbs,
         "evaluate",
         "measure triage on the test split: base, adapter and each GGUF in one table",
-        "  llmft evaluate recipes/demo-llama.yaml\n  llmft evaluate recipes/demo-llama.yaml --model adapter --model export/m/m-Q4_0.gguf",
+        "  llmft evaluate recipes/demo-llama.yaml\n"
+        "  llmft evaluate recipes/demo-llama.yaml --model adapter --model export/demo-llama/demo-llama-Q4_0.gguf",
     )
     _recipe_arguments(verb)
-    verb.add_argument("--model", action="append", default=[], help="base, adapter or FILE.gguf; repeat for several (default: all)")
+    verb.add_argument("--model", action="append", default=[], help="base, adapter or FILE.gguf; may repeat (default: all)")
 
     def run(arguments: argparse.Namespace) -> None:
         from llmft.evaluate.stage import evaluate
@@ -235,7 +237,8 @@ def _verify(verbs: argparse._SubParsersAction) -> None:
         "prove that a GGUF is the model that was trained: same tokens, same logits, same words, stops",
         "  llmft verify recipes/demo-llama.yaml\n  llmft verify model.gguf --base DIR --adapter DIR --json",
     )
-    verb.add_argument("file", nargs="?", default=Path(DEMO), type=Path, help=f"a GGUF, or a recipe for all of its files (default {DEMO})")
+    source = f"a GGUF, or a recipe for all of its files (default {DEMO})"
+    verb.add_argument("file", nargs="?", default=Path(DEMO), type=Path, help=source)
     verb.add_argument("--base", type=Path, help="base folder (default: the recipe's)")
     verb.add_argument("--adapter", type=Path, help="adapter folder (default: the run's)")
     verb.add_argument("--json", action="store_true", help="print verify.json instead of a table")
@@ -286,3 +289,7 @@ def _chat(verbs: argparse._SubParsersAction) -> None:
         return chat(arguments.file, once=arguments.once, system=arguments.system, threads=arguments.threads)
 
     verb.set_defaults(run=run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

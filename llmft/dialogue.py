@@ -215,7 +215,7 @@ def parse_dialogue(line: str, file: str, number: int) -> Dialogue | Fault:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        if not re.fullmatch(r"[\w.]{1,60}", field):  # an unknown key could be anything, even words of the call
+        if not re.fullmatch(r"[\w.]{0,60}", field):  # an unknown key could be anything, even words of the call
             field = "(unreadable key)"
         return Fault(file, number, field, first["msg"].removeprefix("Value error, "))
     except json.JSONDecodeError as error:

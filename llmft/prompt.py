@@ -86,7 +86,8 @@ def install_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     if missing or pad is None:
         lacking = ", ".join(missing or template.pads)
         raise CheckpointError(
-            f"the base's tokenizer lacks {lacking}, which template {name!r} needs; choose a base of this family or another template"
+            f"the base's tokenizer lacks {lacking}, which template {name!r} needs; "
+            "choose a base of this family or another template"
         )
     tokenizer.chat_template = template.text
     tokenizer.eos_token = template.end_of_turn

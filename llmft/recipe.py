@@ -159,7 +159,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path} cannot be read: {error}; the bundled ones lie in recipes/") from None
     try:
-        values = yaml.load(text, _Loader)  # noqa: S506 - _Loader is a SafeLoader
+        values = yaml.load(text, _Loader)
         node = yaml.compose(text, yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -191,7 +191,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise RecipeError(f"override {override!r}: {section!r} is no section of the recipe")
         values = nested
     try:
-        values[last] = yaml.load(text, _Loader)  # noqa: S506 - _Loader is a SafeLoader
+        values[last] = yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise RecipeError(f"override {override!r}: the value is not YAML") from None
 
@@ -237,11 +237,14 @@ def _check_exportable(path: Path, recipe: Recipe) -> None:
     try:
         architectures = json.loads(config.read_text("utf-8")).get("architectures") or ["(none)"]
     except (OSError, ValueError, AttributeError):
-        raise RecipeError(f"{path}: base = {recipe.base!r} holds no readable config.json; make the embedded one with: make base") from None
+        raise RecipeError(
+            f"{path}: base = {recipe.base!r} holds no readable config.json; make the embedded one with: make base"
+        ) from None
     template = ARCHITECTURES.get(architectures[0])
     if template is None:
         raise RecipeError(
-            f"{path}: base = {recipe.base!r} is a {architectures[0]}, which cannot be exported; choose one of {', '.join(ARCHITECTURES)}"
+            f"{path}: base = {recipe.base!r} is a {architectures[0]}, which cannot be exported; "
+            f"choose one of {', '.join(ARCHITECTURES)}"
         )
     if template != recipe.template:
         raise RecipeError(f"{path}: template = {recipe.template!r} does not fit a {architectures[0]}; use {template!r}")

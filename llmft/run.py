@@ -1,7 +1,7 @@
 """Folders that a stage leaves behind: their paths, whole files only, and a manifest of what made them.
 
-    runs/<name>/     recipe.yaml  manifest.json  adapter/  checkpoints/  metrics.jsonl  plots/  evaluation/
-    export/<name>/   <name>-<quant>.gguf  MODEL_CARD.md  manifest.json  verify.json  Modelfile  gpt4all.ini
+runs/<name>/     recipe.yaml  manifest.json  adapter/  checkpoints/  metrics.jsonl  plots/  evaluation/
+export/<name>/   <name>-<quant>.gguf  MODEL_CARD.md  manifest.json  verify.json  Modelfile  gpt4all.ini
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield partial
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise disk_error(path, error) from error

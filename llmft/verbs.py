@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from llmft.dialogue import scan_dialogues
+from llmft.dialogue import Dialogue, scan_dialogues
 from llmft.errors import CheckpointError, ExportError, RecipeError, VerifyError
 from llmft.privacy import keep_private
 from llmft.prompt import Message, to_messages
@@ -72,7 +72,9 @@ def _to_verify(arguments: argparse.Namespace) -> tuple[list[Path], Path, Path | 
             raise VerifyError(f"{recipe.export_dir} holds no GGUF; make them with: llmft export {arguments.file}")
         return files, base_folder(recipe), trained_adapter(recipe), _test_chats(recipe)
     if arguments.base is None:
-        raise VerifyError(f"say what {arguments.file} was made from: --base DIR --adapter DIR, or give a recipe instead of a file")
+        raise VerifyError(
+            f"say what {arguments.file} was made from (--base DIR --adapter DIR), or give a recipe"
+        )
     return [arguments.file], arguments.base, arguments.adapter, []
 
 
@@ -81,7 +83,7 @@ def _test_chats(recipe: Recipe) -> list[list[Message]]:
     path = Path(recipe.data.folder) / "test.jsonl"
     if not path.is_file():
         return []
-    dialogues = (parsed for parsed in scan_dialogues(path) if hasattr(parsed, "turns"))
+    dialogues = (parsed for parsed in scan_dialogues(path) if isinstance(parsed, Dialogue))
     return [to_messages(dialogue, recipe.data.system)[:-1] for dialogue in itertools.islice(dialogues, VERIFY_CHATS)]
 
 
@@ -110,6 +112,6 @@ def base_folder(recipe: Recipe) -> Path:
 
     try:
         return Path(snapshot_download(recipe.base, local_files_only=True))
-    except Exception as error:  # noqa: BLE001 - the hub client raises many kinds for "not here"
+    except Exception as error:
         print(f"llmft: {recipe.base} is not in the hub's cache", file=sys.stderr)
         raise RecipeError(f"base {recipe.base} is not on this machine; train first, or give the folder: base=DIR") from error

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from llmft.knowledge import Label, Strict, load
 
-ICD10_PATTERN = re.compile(r"^[A-Z][0-9]{2}(\.[0-9]{1,2})?$")  # form of a WHO ICD-10 code
+ICD10_PATTERN = re.compile(r"^[A-Z][0-9]{2}(\.[0-9]{1,2})?\Z")  # form of a WHO ICD-10 code
 UNDECIDED = "indetermine"  # the label that sends a call to a human
 
 

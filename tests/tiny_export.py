@@ -13,6 +13,7 @@ LLAMA3_SPLIT = (
 )
 LLAMA_TOKENS = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|end_of_text|>"]
 GPTJ_TOKENS = ["<|endoftext|>", "<|extratoken_1|>", "<|extratoken_2|>"]
+END_TOKENS = {"llama": "<|eot_id|>", "gptj": "<|endoftext|>"}
 LLAMA_TEMPLATE = (
     "{%- if toolList is not defined %}{{- bos_token }}{%- endif %}\n"
     "{%- for message in messages %}\n"
@@ -69,7 +70,7 @@ def save_tokenizer(folder: Path, family: str, size: int) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    settings |= {"eos_token": "<|eot_id|>" if is_llama else "<|endoftext|>", "pad_token": special[-1]}
+    settings |= {"eos_token": END_TOKENS[family], "pad_token": special[-1]}
     settings |= {"bos_token": "<|begin_of_text|>"} if is_llama else {}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     template = LLAMA_TEMPLATE if is_llama else GPTJ_TEMPLATE
@@ -134,11 +135,17 @@ def save_base(
 
     tokens = save_tokenizer(folder, family, vocabulary)
     model = copy.deepcopy(_model(family, tied, width, layers, vocabulary, rope))
-    with torch.no_grad():  # rows without a token must never win: gpt4all aborts on a token without text
-        model.get_input_embeddings().weight[tokens:] = 0
-        model.get_output_embeddings().weight[tokens:] = 0
+    # rows without a token must never win, because gpt4all aborts on a token without text; nor must the end token,
+    # so that a random model never ends
+    silent = [
+        (LLAMA_TOKENS if family == "llama" else GPTJ_TOKENS).index(END_TOKENS[family]),
+        *range(tokens, vocabulary),
+    ]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[silent] = 0
+        model.get_output_embeddings().weight[silent] = 0
         if model.get_output_embeddings().bias is not None:
-            model.get_output_embeddings().bias[tokens:] = 0
+            model.get_output_embeddings().bias[silent] = 0
     model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard)
     return folder
 

@@ -14,6 +14,7 @@ from llmft.export.checkpoint import Checkpoint, Floats, Stored, read_header, rea
 
 PREFIX = "base_model.model."
 SIDES = (".lora_A.weight", ".lora_B.weight")
+FROZEN_COPY = ".base_layer.weight"  # PEFT saves the base's own head again when the head has a LoRA
 # settings that change the arithmetic without leaving a tensor that would be noticed
 UNSUPPORTED = ("alpha_pattern", "layer_replication", "use_qalora", "alora_invocation_tokens", "fan_in_fan_out")
 
@@ -64,6 +65,8 @@ def _pairs(path: Path, config: dict[str, Any]) -> dict[str, Lora]:
     tensors = read_header(path)
     modules: dict[str, dict[str, Stored]] = {}
     for name, tensor in tensors.items():
+        if name.endswith(FROZEN_COPY):
+            continue
         side = next((side for side in SIDES if name.endswith(side)), None)
         if side is None or not name.startswith(PREFIX):
             raise CheckpointError(

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from gguf import GGMLQuantizationType as Type
 from gguf import GGUFWriter
 
 from llmft.export.families import Model, Tensor
-from llmft.export.quantize import Mixture, Quant, row_bytes
+from llmft.export.quantize import FLOATS, Mixture, Quant, row_bytes
 from llmft.export.tokenizer import Vocabulary
 
 ALIGNMENT = 32  # GGUF's default
@@ -73,7 +72,7 @@ def _describe(header: GGUFWriter, model: Model, quant: Quant, name: str) -> None
     header.add_type("model")
     header.add_name(f"{name} {quant.name}")
     header.add_file_type(int(quant.file_type))  # without it GPT4All will not use a GPU
-    if quant.bulk != Type.F16:
+    if quant.bulk not in FLOATS:
         header.add_quantization_version(2)
     put: dict[type, Callable[[str, Any], None]] = {
         bool: header.add_bool,

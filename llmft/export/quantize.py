@@ -37,6 +37,7 @@ class Quant:
 QUANTS = {
     quant.name: quant
     for quant in (
+        Quant("F32", LlamaFileType.ALL_F32, Type.F32),
         Quant("F16", LlamaFileType.MOSTLY_F16, Type.F16),
         Quant("Q8_0", LlamaFileType.MOSTLY_Q8_0, Type.Q8_0),
         Quant("Q4_0", LlamaFileType.MOSTLY_Q4_0, Type.Q4_0),
@@ -45,6 +46,7 @@ QUANTS = {
 }
 # what takes the place of a type whose blocks of 256 do not divide a row
 SMALLER_BLOCKS = {Type.Q4_K: Type.Q5_0, Type.Q6_K: Type.Q8_0}
+FLOATS = (Type.F32, Type.F16)
 NUMPY_TYPES = (Type.Q8_0, Type.Q4_0)
 
 
@@ -53,7 +55,7 @@ def parse_quant(name: str) -> Quant:
     quant = QUANTS.get(name.upper())
     if quant is None:
         raise ExportError(f"quant {name!r} is not known; choose among {', '.join(QUANTS)}")
-    if quant.bulk not in (Type.F16, *NUMPY_TYPES) and library() is None:
+    if quant.bulk not in (*FLOATS, *NUMPY_TYPES) and library() is None:
         raise MissingExtraError("llama_cpp", "export")
     return quant
 
@@ -71,8 +73,8 @@ class Mixture:
         """The type that llama.cpp's quantiser gives this tensor. Source: src/llama-quant.cpp."""
         if len(shape) < 2 or not name.endswith(".weight") or name.endswith("_norm.weight"):
             return Type.F32
-        if self.quant.bulk == Type.F16:
-            return Type.F16
+        if self.quant.bulk in FLOATS:
+            return self.quant.bulk
         return _fit(self._wanted(name), shape[-1])
 
     def _wanted(self, name: str) -> Type:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def _load(job: dict[str, Any]) -> Any:
 
     model: Any = AutoModelForCausalLM.from_pretrained(job["base"], dtype=torch.float32)
     if job["adapter"] is not None:
+        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # not needed, and a second of PEFT's import
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, job["adapter"])

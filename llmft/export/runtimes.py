@@ -201,19 +201,24 @@ def gpt4all_greedy(job: Job, work_dir: Path, gguf_path: Path) -> Any:
         n_threads=job["threads"],
     )
     answers = []
-    for text, row in zip(job["desktop_texts"], rows, strict=True):
+    for text in job["desktop_texts"]:
         answer: list[int] = []
 
-        def keep(token: int, _: str, answer: list[int] = answer) -> bool:
+        def keep(token: int, _: bytes, answer: list[int] = answer) -> bool:
             answer.append(token)
             return True
 
+        def keep_every_token(_: Any, keep: Callable[[int, bytes], bool] = keep) -> Callable[[int, bytes], bool]:
+            return keep
+
+        # the package's own callback is silent about a token that is half a character
+        model.model._callback_decoder = keep_every_token
         # not generate(): it cannot be told to read special tokens in the prompt, which the desktop does
         model.model.prompt_model(
             text,
             "%1",
             keep,
-            n_predict=max(1, len(row["answer"])),
+            n_predict=reference.ANSWER_TOKENS,
             temp=0.0,
             top_k=1,
             repeat_penalty=1.0,

@@ -101,7 +101,7 @@ def _structure(pre: dict[str, Any]) -> str | None:
     if pre.get("type") == "ByteLevel":
         # old files leave use_regex out and mean True
         return "gpt-2" if _has({"use_regex": True, **pre}, {**bytes_only, "use_regex": True}) else None
-    parts = pre.get("pretokenizers") or []
+    parts = pre.get("pretokenizers") or [] if pre.get("type") == "Sequence" else []
     split = {"type": "Split", "pattern": {"Regex": LLAMA3_SPLIT}, "behavior": "Isolated", "invert": False}
     if len(parts) == 2 and _has(parts[0], split) and _has(parts[1], {**bytes_only, "use_regex": False}):
         return "llama-bpe"

@@ -27,7 +27,7 @@ from llmft.export.quantize import Bytes, Quant, parse_quant
 from llmft.export.tokenizer import Vocabulary, read_vocabulary, tokenizer_folder
 from llmft.run import PARTIAL, atomic_path, require_space
 
-CHUNK_BYTES = 4 << 20  # float32 bytes of one unit of work: small enough to stay in a core's cache
+CHUNK_BYTES = 1 << 19
 FLOAT16_MAX = 65504.0
 
 

@@ -127,7 +127,7 @@ class Relative(Strict):
 
     who: str
     sex: Literal["F", "M"]
-    adult: bool
+    age: tuple[int, int]  # years
 
 
 class Conversation(Strict):
@@ -164,7 +164,7 @@ class Conversation(Strict):
 
 def load(name: str) -> dict[str, Any]:
     """One YAML file of this folder, as it stands."""
-    return yaml.safe_load((resources.files(__name__) / name).read_text("utf-8"))
+    return dict(yaml.safe_load((resources.files(__name__) / name).read_text("utf-8")))
 
 
 @cache

@@ -1,8 +1,8 @@
 """Pretraining text for the embedded base: calls without a triage block, and plain prose.
 
 Like the text of a real base it holds the words and which complaint belongs to whom, never the task:
-no triage block, and none of the validation and test wordings. A document is ``{"text": …}`` or, for a
-call in the chat markup of whichever base reads it, ``{"messages": […]}``.
+no triage block, and none of the validation and test wordings; JSON it knows from office notes. A document
+is ``{"text": …}`` or, for the chat markup of whichever base reads it, ``{"messages": […]}``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ Document = dict[str, Any]
 
 
 def corpus(count: int, seed: int) -> Iterator[Document]:
-    """``count`` documents: half calls, half prose; the same ones for the same ``seed``."""
+    """``count`` documents: calls, prose and office notes; the same ones for the same ``seed``."""
     rng = random.Random(seed)
     prose = load("prose.yaml")
     for _ in range(count):
-        lang = rng.choice(("fr", "fr", "en"))
-        yield _call(rng, prose, lang) if rng.random() < 0.55 else {"text": _paragraph(rng, prose, lang)}
+        lang: Lang = rng.choice(("fr", "fr", "en"))
+        kind = rng.choices((_call, _paragraph, _record), weights=(5, 3, 3))[0]
+        yield kind(rng, prose, lang)
 
 
 def _call(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Document:
@@ -61,13 +62,46 @@ def _words(rng: random.Random, words: tuple[str, ...]) -> dict[str, str]:
     return {"words": ", ".join(some), "word": some[0], "word2": some[1], "word3": some[2]}
 
 
-def _paragraph(rng: random.Random, prose: dict[str, Any], lang: Lang) -> str:
+def _paragraph(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Document:
     """A few sentences about one complaint."""
+    protocol, family = _any_family(rng)
+    frames = rng.sample(prose["sentences"][lang], k=rng.choice((3, 4, 5, 6)))
+    return {"text": " ".join(frame.format(**_facts(rng, protocol, family, lang)) for frame in frames)}
+
+
+def _record(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Document:
+    """An office note and the same facts as JSON, in the fence that models are used to; no call, no triage."""
+    protocol, family = _any_family(rng)
+    facts, records = _facts(rng, protocol, family, lang), prose["records"]
+    words = facts["words"].split(", ")
+    values: dict[str, Any] = {
+        "service": protocol.specialty,
+        "day": rng.choice(records["days"][lang]),
+        "time": f"{rng.randint(8, 18)}:{rng.choice(('00', '15', '30', '45'))}",
+        "site": rng.choice(records["sites"]),
+        "code": facts["code"],
+        "label": facts["lay"],
+        "file": rng.randint(100, 999),
+        "words": words,
+        "notes": [],
+        "open": rng.random() < 0.5,
+        "topic": facts["name"],
+        "fact": facts["fact"],
+        "people": rng.randint(2, 20),
+    }
+    note = rng.choice(records["notes"])
+    text = rng.choice(note[lang]).format(**{**values, **facts})
+    block = json.dumps({field: values[field] for field in note["fields"]}, ensure_ascii=False)
+    if rng.random() < 0.5:
+        answer = {"role": "assistant", "content": f"```json\n{block}\n```"}
+        return {"messages": [{"role": "user", "content": text}, answer]}
+    return {"text": f"{text}\n```json\n{block}\n```"}
+
+
+def _any_family(rng: random.Random) -> tuple[Protocol, Family]:
     protocol = rng.choice(protocols())
     complaint = rng.choice(protocol.complaints)
-    family = rng.choice([f for f in families()["train"] if f.complaint.id == complaint.id])
-    frames = rng.sample(prose["sentences"][lang], k=rng.choice((3, 4, 5, 6)))
-    return " ".join(frame.format(**_facts(rng, protocol, family, lang)) for frame in frames)
+    return protocol, rng.choice([f for f in families()["train"] if f.complaint.id == complaint.id])
 
 
 def _facts(rng: random.Random, protocol: Protocol, family: Family, lang: Lang) -> dict[str, str]:

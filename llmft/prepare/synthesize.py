@@ -112,11 +112,11 @@ class Story:
     """The course of one call: what was asked, what was answered, what stays unknown."""
 
     def __init__(self, rng: random.Random, family: Family, lang: Lang, split: Split) -> None:
+        """Draw who calls, the patient's age and since when."""
         self.rng, self.family, self.lang, self.split = rng, family, lang, split
         self.words = conversation()
         self.relative = self._pick_relative() if family.caller == "relative" else None
-        low, high = family.complaint.patient.age
-        self.age = rng.randint(low, high)
+        self.age = rng.randint(*self._ages())
         wanted = family.complaint.patient.sex
         self.sex: Literal["F", "M"] = (
             self.relative.sex if self.relative else "F" if wanted == "any" and rng.random() < 0.5 or wanted == "F" else "M"
@@ -127,15 +127,21 @@ class Story:
 
     def _pick_relative(self) -> Relative:
         patient = self.family.complaint.patient
-        adult = patient.age[1] >= 20
         fitting = [
-            r for r in self.words.relatives[self.lang] if r.adult == adult and (patient.sex == "any" or r.sex == patient.sex)
+            r
+            for r in self.words.relatives[self.lang]
+            if max(r.age[0], patient.age[0]) <= min(r.age[1], patient.age[1]) and patient.sex in ("any", r.sex)
         ]
         return self.rng.choice(fitting)
 
+    def _ages(self) -> tuple[int, int]:
+        """The years that suit both the complaint and the relative."""
+        low, high = self.family.complaint.patient.age
+        return (max(low, self.relative.age[0]), min(high, self.relative.age[1])) if self.relative else (low, high)
+
     def say(self, name: str, **values: object) -> str:
         """One of the shared wordings of this split, its slots filled."""
-        return self.rng.choice(getattr(self.words, name).of(self.lang, self.split)).format(**values)
+        return str(self.rng.choice(getattr(self.words, name).of(self.lang, self.split))).format(**values)
 
     def turns(self) -> list[Turn]:
         """All turns but the last, patient first, speakers alternating."""
@@ -177,7 +183,9 @@ class Story:
         if not self.volunteers_onset:
             answer = self._answer("onset", self.say("since", duration=self.duration))
             pairs.insert(0, (self.say("ask_onset"), answer))
-        general = [self._age_exchange, self._severity_exchange, self._treatment_exchange, self._name_exchange]
+        general = [self._severity_exchange, self._treatment_exchange, self._name_exchange]
+        if self.age:  # "0 years" says nothing of a baby
+            general.append(self._age_exchange)
         for exchange in self.rng.sample(general, k=self.rng.choice((0, 1, 1, 2))):
             pairs.insert(self.rng.randint(0, len(pairs)), exchange())
         return [(self._acknowledged(question), answer) for question, answer in pairs]

@@ -16,6 +16,7 @@ from llmft.errors import CheckpointError
 from llmft.prompt import install_template, render
 from llmft.run import manifest, sha256, write_json
 from llmft.train.curve import log_metrics, plot_curve
+from llmft.train.progress import show_progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -85,10 +86,11 @@ def pretrain(name: str, corpus_path: Path, output_dir: Path, *, steps: int, batc
         save_total_limit=1,
         seed=seed,
         report_to=[],
-        disable_tqdm=False,
+        disable_tqdm=True,
     )
     dataset = [{"input_ids": block, "labels": block} for block in blocks]
     trainer = Trainer(model=model, args=arguments, train_dataset=dataset)
+    show_progress(trainer)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work_dir)) if work_dir.is_dir() else None)
     facts = {"base": name, "steps": steps, "seed": seed, "tokens": steps * batch_blocks * BLOCK_TOKENS}
     _save(model, tokenizer, trainer.state.log_history, output_dir, {**facts, "corpus_sha256": sha256(corpus_path)})
@@ -175,7 +177,9 @@ def _documents(corpus_path: Path) -> Iterator[dict[str, Any]]:
         with corpus_path.open(encoding="utf-8") as file:
             yield from (json.loads(line) for line in file)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"corpus {corpus_path} cannot be read ({error}); write it with: llmft synthesize --corpus") from None
+        raise CheckpointError(
+            f"corpus {corpus_path} cannot be read ({error}); write it with: llmft synthesize --corpus"
+        ) from None
 
 
 def _texts(corpus_path: Path) -> Iterator[str]:

@@ -20,7 +20,7 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(recipe.base, trust_remote_code=False)
-    except Exception as error:  # noqa: BLE001 - transformers raises many kinds for one fault
+    except Exception as error:
         raise CheckpointError(f"base {recipe.base}: its tokenizer cannot be read ({_first_line(error)})") from error
     install_template(tokenizer, recipe.template)
     return tokenizer
@@ -48,7 +48,7 @@ def load_base(recipe: Recipe) -> PreTrainedModel:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             recipe.base, trust_remote_code=False, use_safetensors=True, **options
         )
-    except Exception as error:  # noqa: BLE001 - transformers and safetensors raise many kinds for one fault
+    except Exception as error:
         raise CheckpointError(f"base {recipe.base}: its weights cannot be read ({_first_line(error)})") from error
     model.config.use_cache = False
     return model
@@ -71,7 +71,9 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     """Every token id must have a row in the embeddings."""
     rows, tokens = model.get_input_embeddings().weight.shape[0], len(tokenizer)
     if tokens > rows:
-        raise CheckpointError(f"base {base}: the tokenizer has {tokens} tokens and the embeddings {rows} rows; they do not belong together")
+        raise CheckpointError(
+            f"base {base}: the tokenizer has {tokens} tokens and the embeddings {rows} rows; they do not belong together"
+        )
 
 
 def _refuse_pickles(recipe: Recipe) -> None:

@@ -22,6 +22,7 @@ from llmft.recipe import Recipe, load_recipe, save_recipe
 from llmft.run import disk_error, manifest, require_space, sha256, write_json, write_text
 from llmft.train.curve import log_metrics, plot_curve
 from llmft.train.model import adapter_config, check_vocabulary, load_base, load_tokenizer
+from llmft.train.progress import show_progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -111,7 +112,9 @@ def _open_run(recipe: Recipe, *, resume: bool, force: bool) -> bool:
     if resume and run.recipe_path.is_file():
         before = load_recipe(run.recipe_path)
         if before != recipe:
-            raise RecipeError(f"{run.root} was begun with another recipe ({run.recipe_path}); resume it with that one, or start anew with --force")
+            raise RecipeError(
+                f"{run.root} was begun with another recipe ({run.recipe_path}); resume with that one, or start anew with --force"
+            )
         if _data_hashes(recipe) != json.loads((run.root / "data.json").read_text("utf-8")):
             raise DialogueError(f"{recipe.data.folder} has changed since {run.root} was begun; start anew with --force")
         return run.adapter_dir.is_dir()
@@ -171,6 +174,7 @@ def _trainer(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, train: Rows, va
         peft_config=adapter_config(recipe),
         callbacks=[_whole_marker()],
     )
+    show_progress(trainer)
     for name, parameter in trainer.model.named_parameters():
         if parameter.requires_grad and "lora_" not in name:
             raise CheckpointError(f"{name} would be trained beside the adapter; the base must stay frozen")
@@ -207,6 +211,7 @@ def _arguments(recipe: Recipe, *, gpu: bool) -> SFTConfig:
         save_total_limit=2,
         seed=train.seed,
         report_to=[],
+        disable_tqdm=True,
         dataloader_pin_memory=gpu,
     )
 
@@ -240,4 +245,4 @@ def _finish(recipe: Recipe, trainer: SFTTrainer, tokenizer: Any, splits: dict[st
     }
     data = json.loads((run.root / "data.json").read_text("utf-8"))
     write_json(run.manifest_path, manifest(seed=recipe.train.seed, base=recipe.base, data_sha256=data, rows=rows, times=times))
-    os.replace(partial, run.adapter_dir)
+    partial.replace(run.adapter_dir)

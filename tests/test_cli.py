@@ -1,0 +1,64 @@
+"""The command line: quick help, one sentence for an error, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from llmft.cli import EXTRAS, main, parser
+
+VERBS = ("synthesize", "prepare", "base", "sft", "evaluate", "export", "verify", "install-gpt4all", "chat")
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from llmft.cli import parser; parser().format_help(); print(sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not [module for module in (*EXTRAS, "pydantic", "yaml", "rich") if f"'{module}'" in loaded]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_help_with_an_example(verb, capsys):
+    with pytest.raises(SystemExit) as left:
+        main([verb, "--help"])
+    assert left.value.code == 0
+    assert f"examples:\n  llmft {verb}" in capsys.readouterr().out
+
+
+def test_all_verbs_are_tested():
+    assert all(f"\n    {verb}" in parser().format_help() for verb in VERBS)
+
+
+def test_an_error_is_one_line_and_exit_1(tmp_path, capsys):
+    assert main(["sft", str(tmp_path / "none.yaml")]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("llmft: recipe ") and captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err and captured.out == ""
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    from llmft.errors import RecipeError
+
+    with pytest.raises(RecipeError):
+        main(["--debug", "sft", str(tmp_path / "none.yaml")])
+
+
+def test_a_missing_extra_is_named(tmp_path):
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.modules['transformers'] = None\n"
+        "from llmft.cli import main; sys.exit(main(['base', 'llama', '--corpus', 'x', '--output', 'y']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.endswith("pip install 'llmft[train]'\n") and done.stderr.count("\n") == 1
+
+
+def test_ctrl_c_is_quiet(monkeypatch, capsys, tmp_path):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llmft.prepare.synthesize.synthesize", interrupted)
+    assert main(["synthesize", "--output", str(tmp_path / "x.jsonl")]) == 130
+    assert "stopped" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,62 @@
+"""The base's pretraining text: it holds the words, and neither the task nor the held-out wordings."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+from wordings import held_out_in
+
+from llmft.dialogue import read_triage
+from llmft.knowledge import protocols
+from llmft.prepare.corpus import Document, corpus, write_corpus
+from llmft.vocabulary import specialties
+
+
+@cache
+def sample() -> tuple[Document, ...]:
+    """Two thousand documents."""
+    return tuple(corpus(2000, seed=9))
+
+
+def texts(document: Document) -> list[str]:
+    return [document["text"]] if "text" in document else [message["content"] for message in document["messages"]]
+
+
+def test_same_seed_makes_the_same_documents():
+    assert list(corpus(50, seed=2)) == list(corpus(50, seed=2))
+    assert list(corpus(50, seed=2)) != list(corpus(50, seed=3))
+
+
+def test_no_document_shows_the_task():
+    for document in sample():
+        for text in texts(document):
+            assert read_triage(text) is None
+            assert not any(mark in text for mark in ("```", '"urgency"', '"specialty"', "{", "}"))
+
+
+def test_no_held_out_wording_occurs():
+    assert [(text, held_out_in(text)) for document in sample() for text in texts(document) if held_out_in(text)] == []
+
+
+def test_documents_are_calls_and_prose():
+    calls = [document for document in sample() if "messages" in document]
+    assert 400 < len(calls) < 1200
+    for document in calls:
+        roles = [message["role"] for message in document["messages"]]
+        assert roles == ["user", "assistant"] * (len(roles) // 2)
+    assert all(set(document) in ({"text"}, {"messages"}) for document in sample())
+
+
+def test_every_specialty_is_spoken_of_in_both_languages():
+    everything = "\n".join(text for document in sample() for text in texts(document))
+    for protocol in protocols():
+        entry = specialties()[protocol.specialty]
+        assert entry.fr in everything and entry.en in everything
+
+
+def test_written_corpus_is_one_json_object_a_line(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    assert write_corpus(path, 30, seed=2) == 30
+    assert [json.loads(line) for line in path.read_text("utf-8").splitlines()] == list(corpus(30, seed=2))
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,206 @@
+"""QLoRA for real, on two layers: what moves, what must not, what is refused, and what survives a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import FAMILIES, tiny_recipe
+
+from llmft.errors import CheckpointError, DialogueError, DiskError, RecipeError
+from llmft.recipe import load_recipe
+from llmft.run import sha256
+from llmft.train.model import load_base
+from llmft.train.sft import WHOLE, last_checkpoint, sft
+
+
+@pytest.fixture()
+def workplace(tmp_path, monkeypatch):
+    """An empty folder to run in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def recipe_for(base: Path, family: str, prepared: Path, **train: object):
+    return load_recipe(tiny_recipe(Path("recipe.yaml"), base, family, prepared, **train))
+
+
+def losses(run: Path) -> list[float]:
+    history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adapter_moves_and_base_does_not(workplace, bases, prepared, family):
+    from safetensors.torch import load_file
+
+    before = {path.name: sha256(path) for path in bases[family].iterdir()}
+    adapter_dir = sft(recipe_for(bases[family], family, prepared))
+    assert {path.name: sha256(path) for path in bases[family].iterdir()} == before
+    weights = load_file(adapter_dir / "adapter_model.safetensors")
+    modules = {"llama": 7, "gptj": 6}[family]  # linear layers of one block; the head is not adapted
+    assert len(weights) == 2 * modules * 2
+    assert all(".lora_A." in name or ".lora_B." in name for name in weights)
+    assert all(bool((tensor != 0).any()) for name, tensor in weights.items() if ".lora_B." in name)
+    listed = {path.name for path in adapter_dir.parent.iterdir()}
+    assert listed == {
+        "adapter",
+        "checkpoints",
+        "data.json",
+        "manifest.json",
+        "metrics.jsonl",
+        "plots",
+        "recipe.yaml",
+        "refused.jsonl",
+    }
+    assert (adapter_dir.parent / "plots/loss.png").read_bytes().startswith(b"\x89PNG")
+    settings = json.loads((adapter_dir / "tokenizer_config.json").read_text())
+    assert settings["eos_token"] != settings["pad_token"]
+    assert (adapter_dir / "chat_template.jinja").is_file()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_base_is_held_in_double_quantised_nf4(workplace, bases, prepared, family):
+    import bitsandbytes
+
+    model = load_base(recipe_for(bases[family], family, prepared))
+    layers = [module for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
+    assert len(layers) == {"llama": 14, "gptj": 12}[family]
+    assert all(layer.weight.quant_state.quant_type == "nf4" and layer.weight.quant_state.nested for layer in layers)
+
+
+def test_a_few_dialogues_are_learnt(workplace, bases, prepared):
+    few = workplace / "few"
+    few.mkdir()
+    lines = (prepared / "train.jsonl").read_text().splitlines(keepends=True)
+    (few / "train.jsonl").write_text("".join(lines[:2]))
+    (few / "validation.jsonl").write_text(lines[2])
+    sft(recipe_for(bases["llama"], "llama", few, max_steps=40, batch_dialogues=2, learning_rate=1e-2, save_every=99))
+    course = losses(Path("runs/tiny"))
+    assert course[-1] < course[0] - 1.0
+
+
+def test_long_dialogues_are_refused_and_listed(workplace, bases, prepared):
+    from transformers import AutoTokenizer
+
+    from llmft.dialogue import read_dialogues
+    from llmft.prompt import encode
+
+    tokenizer = AutoTokenizer.from_pretrained(bases["llama"])
+    calls = read_dialogues(prepared / "train.jsonl")
+    recipe = recipe_for(bases["llama"], "llama", prepared, max_steps=1)
+    lengths = {call.id: len(encode(call, tokenizer, recipe.data.system).input_ids) for call in calls}
+    limit = sorted(lengths.values())[len(lengths) // 2]
+    sft(recipe_for(bases["llama"], "llama", prepared, max_steps=1, max_tokens=limit))
+    refused = [json.loads(line) for line in Path("runs/tiny/refused.jsonl").read_text().splitlines()]
+    too_long = {name for name, length in lengths.items() if length > limit}
+    assert too_long <= {entry["id"] for entry in refused}
+    rows = json.loads(Path("runs/tiny/manifest.json").read_text())["rows"]["train"]
+    assert rows["refused"] == len(too_long) and rows["dialogues"] == len(calls) - len(too_long)
+    assert rows["tokens"] == sum(length for length in lengths.values() if length <= limit)
+
+
+def test_all_refused_is_an_error(workplace, bases, prepared):
+    with pytest.raises(DialogueError, match="all 40 training dialogues were refused"):
+        sft(recipe_for(bases["llama"], "llama", prepared, max_tokens=5))
+
+
+def test_a_finished_run_is_neither_overwritten_nor_repeated(workplace, bases, prepared):
+    recipe = recipe_for(bases["llama"], "llama", prepared, max_steps=1)
+    adapter = sft(recipe) / "adapter_model.safetensors"
+    written = adapter.stat().st_mtime_ns
+    with pytest.raises(CheckpointError, match="--resume, replace it with --force"):
+        sft(recipe)
+    sft(recipe, resume=True)
+    assert adapter.stat().st_mtime_ns == written
+    sft(recipe, force=True)
+    assert adapter.stat().st_mtime_ns != written
+
+
+def test_the_same_seed_gives_the_same_adapter_after_kill_9_too(workplace, bases, prepared):
+    straight = recipe_for(bases["llama"], "llama", prepared, max_steps=8)
+    expected = sha256(sft(straight) / "adapter_model.safetensors")
+    expected_losses = losses(Path("runs/tiny"))
+    shutil.rmtree("runs")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llmft.cli", "sft", "recipe.yaml"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    mark = Path("runs/tiny/checkpoints/checkpoint-2") / WHOLE
+    deadline = time.monotonic() + 120
+    while not mark.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert mark.exists() and not Path("runs/tiny/adapter").exists()
+    assert sha256(sft(straight, resume=True) / "adapter_model.safetensors") == expected
+    assert losses(Path("runs/tiny")) == expected_losses
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path):
+    for step, whole in ((2, True), (10, True), (12, False)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if whole:
+            (folder / WHOLE).touch()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert last_checkpoint(tmp_path / "none") is None
+
+
+def test_resume_with_other_data_or_recipe_is_refused(workplace, bases, prepared):
+    data = workplace / "data"
+    shutil.copytree(prepared, data)
+    sft(recipe_for(bases["llama"], "llama", data, max_steps=1))
+    with pytest.raises(RecipeError, match="begun with another recipe"):
+        sft(recipe_for(bases["llama"], "llama", data, max_steps=2), resume=True)
+    (data / "train.jsonl").write_text("".join((data / "train.jsonl").read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(DialogueError, match="has changed since"):
+        sft(recipe_for(bases["llama"], "llama", data, max_steps=1), resume=True)
+
+
+def test_missing_data_names_the_next_command(workplace, bases):
+    with pytest.raises(DialogueError, match="llmft prepare SOURCE --output nowhere"):
+        sft(recipe_for(bases["llama"], "llama", Path("nowhere")))
+
+
+def test_a_pickled_base_is_refused(workplace, bases, prepared):
+    base = workplace / "pickled"
+    shutil.copytree(bases["llama"], base)
+    (base / "model.safetensors").rename(base / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="only pickles .* give it as safetensors"):
+        sft(recipe_for(base, "llama", prepared))
+
+
+def test_a_truncated_base_is_refused(workplace, bases, prepared):
+    base = workplace / "truncated"
+    shutil.copytree(bases["llama"], base)
+    weights = base / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size // 2)
+    with pytest.raises(CheckpointError, match="its weights cannot be read"):
+        sft(recipe_for(base, "llama", prepared))
+
+
+def test_a_base_of_another_vocabulary_is_refused(workplace, bases, prepared):
+    base = workplace / "mixed"
+    shutil.copytree(bases["llama"], base)
+    content = json.loads((base / "tokenizer.json").read_text())
+    added = [
+        {**content["added_tokens"][-1], "id": len(content["model"]["vocab"]) + i, "content": f"<|new_{i}|>"} for i in range(9)
+    ]
+    content["added_tokens"] += added
+    (base / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="they do not belong together"):
+        sft(recipe_for(base, "llama", prepared))
+
+
+def test_too_little_disk_is_said_before_the_first_step(workplace, bases, prepared, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 1, 1))
+    with pytest.raises(DiskError, match="0 MB free"):
+        sft(recipe_for(bases["llama"], "llama", prepared))
+    assert not Path("runs").exists()
