@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -95,6 +96,8 @@ def _converse(model: LlamaModel, console: Console, opening: list[Message]) -> in
     while True:
         try:
             said = _typed(console.input("[bold]patient ›[/bold] "))
+            if not sys.stdin.isatty():  # a script speaks: show its words, so that the transcript is whole
+                console.print(printable(said), markup=False)
         except EOFError:
             console.print()
             return 0

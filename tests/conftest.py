@@ -11,7 +11,11 @@ from llmft.privacy import keep_private
 keep_private()  # before the first import of transformers
 
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 from tiny import FAMILIES, tiny_base, tiny_prepared, tiny_tokenizer  # noqa: E402
+
+settings.register_profile("llmft", deadline=None)  # a shared machine pauses at any time
+settings.load_profile("llmft")
 
 
 @pytest.fixture(scope="session")

@@ -76,6 +76,7 @@ def dialogues(draw: st.DrawFn) -> Dialogue:
 
 
 @given(dialogues())
+@settings(deadline=None)
 def test_a_dialogue_survives_its_line_to_the_byte(dialogue):
     line = as_line(dialogue)
     again = parse_dialogue(line, "f", 1)
@@ -152,13 +153,14 @@ secrets = st.recursive(
         secrets,
     )
 )
+@settings(deadline=None)
 def test_no_fault_repeats_a_value_of_the_line(changes):
     parsed = parse_dialogue(json.dumps(record(**changes)), "calls.jsonl", 7)
     assert isinstance(parsed, Dialogue) or SECRET not in str(parsed)
 
 
 @given(st.binary(max_size=300))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_give_dialogues_or_faults(tmp_path, content):
     path = tmp_path / "wild.jsonl"
     path.write_bytes(content + b"\n" + json.dumps(record()).encode() + b"\n")
@@ -211,6 +213,7 @@ def test_writing_leaves_nothing_when_it_fails(tmp_path):
 
 
 @given(triages, said)
+@settings(deadline=None)
 def test_a_triage_is_read_back_from_a_turn(triage, sentence):
     if "```" not in sentence:
         assert read_triage(f"{sentence}\n{triage.as_block()}") == triage
@@ -244,6 +247,7 @@ def test_a_block_that_breaks_the_contract_is_no_triage(text):
 
 
 @given(st.text(max_size=80))
+@settings(deadline=None)
 def test_reading_a_triage_never_fails(text):
     read_triage(text)
     assert read_triage(f"```json\n{text}\n```") is None

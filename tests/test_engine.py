@@ -268,3 +268,15 @@ def test_damaged_header_never_ends_in_a_traceback(
         assert str(path) in str(error)
     else:
         assert header.version in (2, 3)
+
+
+def test_generation_leaves_the_thread_count_as_it_was(torch_model: TorchModel) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        answer(torch_model, tiny.prompts()[:1], 3)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -123,6 +123,11 @@ def test_hostile_header_is_one_sentence(tmp_path: Path, header: Any) -> None:
         read_header(path)
 
 
+def test_unreadable_file_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot be read: Is a directory"):
+        read_header(tmp_path)
+
+
 def test_header_that_claims_more_than_memory_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", (1 << 63) - 1) + b"{}")
@@ -158,6 +163,8 @@ def test_quantised_base_is_refused(base: Path, tmp_path: Path) -> None:
         ({"hidden_size": 128}, r"has shape \[512, 64\], its config.json asks for \[512, 128\]"),
         ({"num_hidden_layers": 3}, "holds no tensor 'model.layers.2"),
         ({"num_hidden_layers": 1}, "which export does not know"),
+        ({"head_dim": 7}, "7 rotated numbers of a head of 7"),
+        ({"head_dim": "wide"}, "'head_dim' must be a positive number, not 'wide'"),
         ({"hidden_act": "gelu"}, "'hidden_act' is 'gelu'"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope type 'yarn'"),
         ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rope scaling lacks 'factor'"),

@@ -11,8 +11,10 @@ import tiny_export
 from gguf import TokenType
 
 from llmft.errors import CheckpointError
+from llmft.export.child import Child
 from llmft.export.template import ollama_template, render
 from llmft.export.tokenizer import read_vocabulary, tokenizer_folder
+from llmft.export.writer import export_file
 
 
 @pytest.fixture
@@ -77,6 +79,8 @@ def test_old_byte_level_settings_are_recognised(tmp_path: Path) -> None:
         ({"model": {"end_of_word_suffix": "</w>"}}, "'end_of_word_suffix'"),
         ({"added_tokens": [{"id": 5, "content": "<x>", "lstrip": True}]}, "'<x>' swallows spaces"),
         ({"added_tokens": [{"id": 511, "content": "<|eot_id|>", "special": True}]}, "'<|eot_id|>' twice"),
+        ({"model": {"vocab": None}}, "is damaged"),
+        ({"added_tokens": [{"id": "x", "content": 5}]}, "is damaged"),
         ({"added_tokens": [{"id": 512, "content": "<new>"}]}, "token ids up to 512 .* 512 rows"),
     ],
 )
@@ -151,3 +155,35 @@ def test_ollama_template_says_what_the_chat_template_says(tmp_path: Path, family
 def test_template_that_is_no_chain_of_turns_has_no_ollama_form(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("{{ messages | length }} turns")
     assert ollama_template(read_vocabulary(folder, 512, has_bos=True)) is None
+
+
+ODD_LINES = [
+    "J'AI 1234567 € d'acomptes, l'été à 39,5 °C ; qu'est-ce que c'est ?",
+    "I'LL we've don't CAN'T it's 'S 'll",
+    "tabs\tand\r\nreturns\n\n\n  and   spaces   \n ",
+    "👩‍⚕️🫀 emoji 🏳️‍🌈 e\u0301 é \u00a0nbsp\u202fthin\u200bzero",
+    "مرحبا عندي ألم في الصدر — שלום — 你好，我胸口疼。 ありがとう ४५६ ٣٤٥ Ⅷ ½ x²",
+    "def f(x):\n    return {'a': [1, 2.5e-3], \"b\": None}  # ok\n",
+    "<|eot_id|> <|endoftext|> <|extratoken_1|><|begin_of_text|>text",
+    "____ !!! ... /// \\\\ -- -> => :-) a_b  c__d \x00\x07\x7f",
+    " leading and trailing ",
+    "\n",
+    "a",
+]
+
+
+@pytest.mark.parametrize("family", ["llama", "gptj"])
+def test_odd_lines_become_the_same_tokens_in_every_runtime(tmp_path: Path, family: str) -> None:
+    from llama_cpp import Llama
+    from tokenizers import Tokenizer
+
+    base = tiny_export.save_base(tmp_path / "base", family, tied=True)
+    path = export_file(base, None, tmp_path / "m.gguf", "Q8_0")
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    expected = [tokenizer.encode(line, add_special_tokens=False).ids for line in ODD_LINES]
+    llm = Llama(str(path), vocab_only=True, verbose=False)
+    assert [llm.tokenize(line.encode(), add_bos=False, special=True) for line in ODD_LINES] == expected
+    (tmp_path / "job.json").write_text(json.dumps({"desktop_texts": ODD_LINES}), encoding="utf-8")
+    found = Child(tmp_path, path, 1, 120).run("gpt4all_tokens")["ids"]
+    first = [0] if family == "llama" else []  # GPT4All adds the first token by itself
+    assert found == [first + ids for ids in expected]

@@ -162,6 +162,12 @@ def test_bad_name_or_no_quant_is_refused(base: Path, tmp_path: Path, name: str, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_file_in_place_of_the_folder_is_a_sentence(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(ExportError, match="out is a file"):
+        export(base, None, tmp_path / "out" / "deeper", "m", ["Q8_0"])
+
+
 def test_output_must_end_in_gguf(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"must end in \.gguf"):
         export_file(base, None, tmp_path / "model.bin", "Q8_0")

@@ -96,26 +96,33 @@ def test_questions_end_as_their_language_wants():
         )
 
 
-# Openings of a question whose "yes" says that all is well; the slot that each once stood in.
+# Words that made "yes" say that all is well; found once in questions after dangerous facts.
 ALL_IS_WELL = (
-    "arrivez vous a",  # cannot_finish_sentences, baby_hard_to_wake
+    "arrivez vous a",
     "peut on prononcer",
     "can you talk",
     "can you wake",
     "could you say",
-    "can saliva still",
-    "la salive passe t elle encore",
+    "passe t elle encore",
+    "still go down",
+    "est il bien pris",
+    "taken properly",
+    "est elle supportable",
+    "bearable",
+    "sont elles claires",
+    "mind clear",
+    "ouvre t il les yeux",
 )
 
 
 def test_yes_never_means_that_the_fact_is_absent():
     questions = [
-        plain(question)
+        f" {plain(question)} "
         for evidence, lang, split in product(EVIDENCE, LANGS, ("train", *HELD_OUT))
         for question in evidence.ask.of(lang, split)
     ]
     assert len(questions) > 2000
-    assert [question for question in questions if question.startswith(ALL_IS_WELL)] == []
+    assert [question for question in questions for mark in ALL_IS_WELL if f" {mark} " in question] == []
 
 
 def test_says_relative_names_the_relative_and_says_does_not():

@@ -105,7 +105,7 @@ def test_space_is_required_on_the_disk_that_will_hold_the_folder(tmp_path):
 
 
 @given(st.binary(max_size=5000))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
 def test_sha256_is_that_of_the_bytes(tmp_path, content):
     path = tmp_path / "file"
     path.write_bytes(content * 300)  # more than one piece of 1 MiB for the longest

@@ -18,7 +18,7 @@ COMPLAINTS = {complaint.id: (protocol.specialty, complaint) for protocol in prot
 
 
 @cache
-def sample(split: str, count: int = 1500) -> tuple[Dialogue, ...]:
+def sample(split: str, count: int = 900) -> tuple[Dialogue, ...]:
     """Many calls of one split."""
     rng = random.Random(5)
     return tuple(call(rng, pick_family(rng, split), rng.choice(("fr", "en")), split, f"s-{n}") for n in range(count))

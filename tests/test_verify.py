@@ -64,9 +64,7 @@ def test_f16_file_is_the_model_in_every_runtime(made: tuple[Path, Path, Path]) -
     assert json.loads(json.dumps(report.as_json()))["passed"] is True
 
 
-def test_coarser_files_are_held_to_looser_bounds(
-    made: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_coarser_files_are_held_to_looser_bounds(made: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     base, adapter, folder = made
     found = {}
     for quant in ("Q8_0", "Q4_K_M"):

@@ -144,9 +144,7 @@ def _ini(file: str, name: str, context: int, system_message: str) -> str:
 def _ini_key(text: str) -> str:
     """Qt writes every byte of a group's name but letters, digits, '_', '-' and '.' as %XX."""
     plain = "_-."
-    return "".join(
-        letter if letter.isascii() and (letter.isalnum() or letter in plain) else _percent(letter) for letter in text
-    )
+    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in plain) else _percent(letter) for letter in text)
 
 
 def _percent(letter: str) -> str:

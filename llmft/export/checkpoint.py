@@ -125,8 +125,7 @@ def _weight_files(folder: Path) -> list[tuple[Path, list[str] | None]]:
     missing = sorted(file for file in by_file if not (folder / file).is_file())
     if missing:
         raise CheckpointError(
-            f"{folder} lacks {len(missing)} of its {len(by_file)} weight files, the first is {missing[0]}; "
-            "finish the download"
+            f"{folder} lacks {len(missing)} of its {len(by_file)} weight files, the first is {missing[0]}; finish the download"
         )
     return [(folder / file, names) for file, names in sorted(by_file.items())]
 
@@ -143,15 +142,18 @@ def _no_weights(folder: Path) -> str:
 
 def read_header(path: Path) -> dict[str, Stored]:
     """Where each tensor of a safetensors file lies, every number checked against the file's size."""
-    size_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size_bytes < 8 or length > min(MAX_HEADER_BYTES, size_bytes - 8):
-            raise CheckpointError(
-                f"{path} is damaged or truncated: its header claims {length} bytes and the file has {size_bytes}; "
-                "copy or download it again"
-            )
-        text = file.read(length)
+    try:
+        size_bytes = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size_bytes < 8 or length > min(MAX_HEADER_BYTES, size_bytes - 8):
+                raise CheckpointError(
+                    f"{path} is damaged or truncated: its header claims {length} bytes and the file has {size_bytes}; "
+                    "copy or download it again"
+                )
+            text = file.read(length)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}; check that the file is there and yours") from error
     try:
         header = json.loads(text)
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}

@@ -82,9 +82,7 @@ def describe(base: Checkpoint, lora_modules: frozenset[str] = frozenset()) -> Mo
     model_type = base.config.get("model_type")
     family = FAMILIES.get(str(model_type))
     if family is None:
-        raise CheckpointError(
-            f"{base.folder} is of model type {model_type!r}; export knows {', '.join(sorted(FAMILIES))}"
-        )
+        raise CheckpointError(f"{base.folder} is of model type {model_type!r}; export knows {', '.join(sorted(FAMILIES))}")
     return family(base, lora_modules)
 
 
@@ -137,7 +135,8 @@ def _llama_sizes(base: Checkpoint) -> dict[str, int]:
     """The whole numbers of a LLaMA under their GGUF keys."""
     width, layers, inner = _sizes(base, "hidden_size", "num_hidden_layers", "intermediate_size")
     heads, vocabulary, context = _sizes(base, "num_attention_heads", "vocab_size", "max_position_embeddings")
-    head_width = base.config.get("head_dim") or width // heads
+    head_width = _size_or(base, "head_dim", width // heads)
+    _check_rotary(base, head_width, head_width)
     return {
         "vocab_size": vocabulary,
         "context_length": context,
@@ -145,7 +144,7 @@ def _llama_sizes(base: Checkpoint) -> dict[str, int]:
         "block_count": layers,
         "feed_forward_length": inner,
         "attention.head_count": heads,
-        "attention.head_count_kv": base.config.get("num_key_value_heads") or heads,
+        "attention.head_count_kv": _size_or(base, "num_key_value_heads", heads),
         "attention.key_length": head_width,
         "attention.value_length": head_width,
         "rope.dimension_count": head_width,
@@ -171,8 +170,7 @@ def _rope_factors(base: Checkpoint, rope: dict[str, Any], head_width: int) -> Fl
         raise CheckpointError(f"{base.folder / 'config.json'}: rope type {kind!r} is not known; export knows llama3")
     try:
         factor, low, high, original = (
-            float(rope[key])
-            for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+            float(rope[key]) for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{base.folder / 'config.json'}: the llama3 rope scaling lacks {error}") from error
@@ -230,12 +228,13 @@ def _gptj_sizes(base: Checkpoint) -> dict[str, int]:
     """The whole numbers of a GPT-J under phi2's keys."""
     width, layers, heads = _sizes(base, "n_embd", "n_layer", "n_head")
     vocabulary, context, rotary = _sizes(base, "vocab_size", "n_positions", "rotary_dim")
+    _check_rotary(base, rotary, width // heads)
     return {
         "vocab_size": vocabulary,
         "context_length": context,
         "embedding_length": width,
         "block_count": layers,
-        "feed_forward_length": base.config.get("n_inner") or 4 * width,
+        "feed_forward_length": _size_or(base, "n_inner", 4 * width),
         "attention.head_count": heads,
         "attention.head_count_kv": heads,
         "rope.dimension_count": rotary,
@@ -249,6 +248,19 @@ def _sizes(base: Checkpoint, *keys: str) -> tuple[int, ...]:
         if type(value) is not int or value <= 0:
             raise CheckpointError(f"{base.folder / 'config.json'}: {key!r} must be a positive number, not {value!r}")
     return tuple(base.config[key] for key in keys)
+
+
+def _size_or(base: Checkpoint, key: str, default: int) -> int:
+    """A positive whole number from the config, or ``default`` where the config is silent."""
+    return default if base.config.get(key) is None else _sizes(base, key)[0]
+
+
+def _check_rotary(base: Checkpoint, rotary: int, head_width: int) -> None:
+    if rotary % 2 or not 0 < rotary <= head_width:
+        raise CheckpointError(
+            f"{base.folder / 'config.json'}: {rotary} rotated numbers of a head of {head_width} are not possible; "
+            "the width must be a multiple of the heads, and the rotated part even"
+        )
 
 
 def _expect(base: Checkpoint, key: str, only: object) -> None:

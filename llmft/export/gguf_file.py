@@ -54,9 +54,7 @@ def _check_prefix(path: Path) -> None:
         raise VerifyError(f"{path} is truncated after {len(prefix)} bytes; copy it again or export it again")
     version = PREFIX.unpack(prefix)[1]
     if version not in VERSIONS:
-        raise VerifyError(
-            f"{path} is GGUF version {version}; GPT4All and llama.cpp read {VERSIONS[0]} and {VERSIONS[1]}"
-        )
+        raise VerifyError(f"{path} is GGUF version {version}; GPT4All and llama.cpp read {VERSIONS[0]} and {VERSIONS[1]}")
 
 
 def _facts(path: Path, reader: Any) -> GgufFile:

@@ -46,9 +46,7 @@ def file_bytes(model: Model, quant: Quant) -> int:
     return tensors + 80 * model.vocabulary_size + 65536
 
 
-def begin_file(
-    stack: ExitStack, partial: Path, quant: Quant, model: Model, vocabulary: Vocabulary, name: str
-) -> Output:
+def begin_file(stack: ExitStack, partial: Path, quant: Quant, model: Model, vocabulary: Vocabulary, name: str) -> Output:
     """Write all that comes before the weights."""
     mixture = mixture_of(model, quant)
     header = GGUFWriter(partial, model.architecture)

@@ -60,8 +60,12 @@ def read_vocabulary(folder: Path, size: int, has_bos: bool) -> Vocabulary:
     tokenizer = read_json(folder / FILES[0], "export reads the tokenizer from it; save it with save_pretrained")
     settings = read_json(folder / FILES[1], "export reads the end-of-turn token from it")
     path = folder / FILES[0]
-    pre = _recognise(path, tokenizer)
-    tokens, types = _tokens(path, tokenizer, size)
+    try:
+        pre = _recognise(path, tokenizer)
+        tokens, types = _tokens(path, tokenizer, size)
+        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"].get("merges", [])]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: a part of a tokenizer is missing or malformed; copy it again") from error
     ids = {text: number for number, text in enumerate(tokens)}
 
     def special(key: str) -> int | None:
@@ -74,7 +78,6 @@ def read_vocabulary(folder: Path, size: int, has_bos: bool) -> Vocabulary:
     bos_id, eos_id = special("bos_token") if has_bos else None, special("eos_token")
     if eos_id is None:
         raise CheckpointError(f"{folder / FILES[1]} names no eos_token; without it no answer would ever end")
-    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"].get("merges", [])]
     template = _template(folder, settings)
     return Vocabulary(pre, tokens, types, merges, bos_id, eos_id, special("pad_token"), template)
 

@@ -7,6 +7,7 @@ a process of its own with a time limit; if C++ aborts there, that is a failed ch
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -205,12 +206,12 @@ def _logits(child: Child, file_type: int, other: Path | None, prefix: str) -> li
     try:
         found = child.run("llama_logits", other)
     except ChildFailure as error:
-        return [
-            Check(name, False, None, threshold, str(error)) for name, threshold in zip(names, thresholds, strict=True)
-        ]
+        return [Check(name, False, None, threshold, str(error)) for name, threshold in zip(names, thresholds, strict=True)]
     kl, top1 = found["kl"], found["top1"]
+    if not math.isfinite(kl):
+        return [Check(name, False, None, due, "the logits are not numbers") for name, due in zip(names, thresholds, strict=True)]
     detail = f"mean over {found['positions']} positions, against the unmerged adapter in float32"
-    kl_passed = kl < kl_bound  # false for NaN
+    kl_passed = kl < kl_bound
     return [
         Check(names[0], kl_passed, kl, thresholds[0], detail),
         Check(names[1], kl_passed and top1 >= top1_bound, top1, thresholds[1], detail),

@@ -22,24 +22,41 @@ Document = dict[str, Any]
 
 
 def corpus(count: int, seed: int) -> Iterator[Document]:
-    """``count`` documents: calls, prose and office notes; the same ones for the same ``seed``."""
+    """``count`` documents of all ``KINDS``; the same ones for the same ``seed``."""
     rng = random.Random(seed)
     prose = load("prose.yaml")
     for _ in range(count):
         lang: Lang = rng.choice(("fr", "fr", "en"))
-        kind = rng.choices((_call, _paragraph, _record), weights=(5, 3, 3))[0]
+        kind = rng.choices(list(KINDS), weights=list(KINDS.values()))[0]
         yield kind(rng, prose, lang)
 
 
 def _call(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Document:
     """A training-split call that ends with the closing sentence alone."""
-    complaint = rng.choice(rng.choice(protocols()).complaints)
-    story = Story(rng, rng.choice([f for f in families()["train"] if f.complaint.id == complaint.id]), lang, "train")
-    said = [(turn.speaker, turn.text) for turn in story.turns()]
+    _, family = _any_family(rng)
+    story = Story(rng, family, lang, "train")
+    return _written(rng, prose, lang, story, [(turn.speaker, turn.text) for turn in story.turns()])
+
+
+def _short_call(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Document:
+    """A call that asks only for the facts that are present, and sometimes one more."""
+    _, family = _any_family(rng)
+    story = Story(rng, family, lang, "train")
+    asked = [e for e in family.complaint.evidence if e.slot in family.present or rng.random() < 0.2]
+    said = [("patient", story.opening())]
+    for question, answer in map(story.evidence_exchange, asked):
+        said += [("operator", question), ("patient", answer)]
+    return _written(rng, prose, lang, story, said)
+
+
+def _written(
+    rng: random.Random, prose: dict[str, Any], lang: Lang, story: Story, said: list[tuple[str, str]]
+) -> Document:
+    """The call with its closing sentence, as chat messages or written down with the speakers' names."""
     if rng.random() < 0.5:
         said[0] = ("patient", _opening(rng, prose, lang, story))
     said.append(("operator", story.closing()))
-    if rng.random() < 0.6:
+    if rng.random() < 0.8:
         roles = {"patient": "user", "operator": "assistant"}
         return {"messages": [{"role": roles[speaker], "content": text} for speaker, text in said]}
     patient, operator = rng.choice(prose["speakers"][lang])
@@ -89,13 +106,32 @@ def _record(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Document:
         "fact": facts["fact"],
         "people": rng.randint(2, 20),
     }
-    note = rng.choice(records["notes"])
+    note = rng.choices(records["notes"], weights=[1] * (len(records["notes"]) - 1) + [6])[0]  # the last is what calls say
     text = rng.choice(note[lang]).format(**{**values, **facts})
     block = json.dumps({field: values[field] for field in note["fields"]}, ensure_ascii=False)
     if rng.random() < 0.5:
         answer = {"role": "assistant", "content": f"```json\n{block}\n```"}
         return {"messages": [{"role": "user", "content": text}, answer]}
     return {"text": f"{text}\n```json\n{block}\n```"}
+
+
+def _dictation(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Document:
+    """Words and numbers read out and read back."""
+    heard = [word for protocol in protocols() for complaint in protocol.complaints for word in complaint.words.of(lang)]
+    items = [rng.choice(heard) if rng.random() < 0.6 else str(rng.randint(0, 999)) for _ in range(rng.randint(4, 14))]
+    text = ", ".join(items)
+    if rng.random() < 0.4:
+        return {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}]}
+    return {"text": rng.choice(prose["dictations"][lang]).format(items=text)}
+
+
+def _register(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Document:
+    """A day's calls, a line each: what was said, and whose it is."""
+    lines = []
+    for _ in range(rng.randint(4, 10)):
+        facts = _facts(rng, *_any_family(rng), lang)
+        lines.append(rng.choice(prose["registers"][lang]).format(**facts))
+    return {"text": "\n".join(lines)}
 
 
 def _any_family(rng: random.Random) -> tuple[Protocol, Family]:
@@ -113,7 +149,7 @@ def _facts(rng: random.Random, protocol: Protocol, family: Family, lang: Lang) -
     name, specialty = complaint.names.of(lang), own.fr if lang == "fr" else own.en
     raised = min(complaint.urgency, evidence.urgency or complaint.urgency)
     levels = {level: entry.fr if lang == "fr" else entry.en for level, entry in urgencies().items()}
-    return {
+    values = {
         "name": name,
         "Name": _capital(name),
         "specialty": specialty,
@@ -130,6 +166,8 @@ def _facts(rng: random.Random, protocol: Protocol, family: Family, lang: Lang) -
         "urgency_fact": levels[raised],
         **_words(rng, complaint.words.of(lang)),
     }
+    values["phrase"] = values[rng.choice(("says", "says", "word", "words", "name", "fact"))]
+    return values
 
 
 def _others(specialty: str) -> list[str]:
@@ -145,3 +183,6 @@ def write_corpus(path: Path, count: int, seed: int) -> int:
     with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(document, ensure_ascii=False) + "\n" for document in corpus(count, seed))
     return count
+
+
+KINDS = {_call: 4, _short_call: 6, _paragraph: 2, _record: 5, _dictation: 2, _register: 2}  # kind ─▶ its weight among documents

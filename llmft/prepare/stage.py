@@ -87,7 +87,7 @@ def prepare(
     rows = list(by_id.values())
     if not rows:
         first = f"; the first: {faults[0]}" if faults else ""
-        raise DialogueError(f"none of {len(faults)} rows is a usable dialogue{first}; see docs/data.md for the record")
+        raise DialogueError(f"none of {len(faults)} rows is a usable dialogue{first}; see data/README.md for the record")
     split_by, splits, warnings = _assign(rows, seed)
     texts = _texts(rows, splits, faults)
     report = PrepareReport(

@@ -178,7 +178,7 @@ class Story:
 
     def exchanges(self) -> list[tuple[str, str]]:
         """Questions with their answers: the complaint's own, then the general ones, in a random order."""
-        pairs = [self._evidence_exchange(evidence) for evidence in self.family.complaint.evidence]
+        pairs = [self.evidence_exchange(evidence) for evidence in self.family.complaint.evidence]
         self.rng.shuffle(pairs)
         if not self.volunteers_onset:
             answer = self._answer("onset", self.say("since", duration=self.duration))
@@ -193,7 +193,8 @@ class Story:
     def _acknowledged(self, question: str) -> str:
         return f"{self.say('acknowledge')} {question}" if self.rng.random() < 0.25 else question
 
-    def _evidence_exchange(self, evidence: Evidence) -> tuple[str, str]:
+    def evidence_exchange(self, evidence: Evidence) -> tuple[str, str]:
+        """The question for one fact and its answer."""
         answers = evidence.present if evidence.slot in self.family.present else evidence.absent
         question = self.rng.choice(evidence.ask.of(self.lang, self.split))
         return question, self._disfluent(self.rng.choice(answers.of(self.lang, self.split)))

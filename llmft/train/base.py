@@ -56,7 +56,7 @@ FAMILIES = {
 }
 
 
-def pretrain(name: str, corpus_path: Path, output_dir: Path, *, steps: int, batch_blocks: int = 16, seed: int = 1) -> None:
+def pretrain(name: str, corpus_path: Path, output_dir: Path, *, steps: int, batch_blocks: int = 4, seed: int = 1) -> None:
     """Train the base ``name`` (``llama`` or ``gptj``) on ``corpus_path`` and save it in ``output_dir`` in bfloat16.
 
     Checkpoints lie in ``output_dir.partial``; a rerun after a kill goes on from the last one.
@@ -81,8 +81,8 @@ def pretrain(name: str, corpus_path: Path, output_dir: Path, *, steps: int, batc
         adam_beta2=0.95,
         bf16=True,
         use_cpu=not torch.cuda.is_available(),
-        logging_steps=10,
-        save_steps=200,
+        logging_steps=20,
+        save_steps=400,
         save_total_limit=1,
         seed=seed,
         report_to=[],

@@ -176,6 +176,8 @@ def _trainer(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, train: Rows, va
     )
     show_progress(trainer)
     for name, parameter in trainer.model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()  # TRL leaves bfloat16, in which the small late updates vanish
         if parameter.requires_grad and "lora_" not in name:
             raise CheckpointError(f"{name} would be trained beside the adapter; the base must stay frozen")
     return trainer
