@@ -72,9 +72,7 @@ def _to_verify(arguments: argparse.Namespace) -> tuple[list[Path], Path, Path | 
             raise VerifyError(f"{recipe.export_dir} holds no GGUF; make them with: llmft export {arguments.file}")
         return files, base_folder(recipe), trained_adapter(recipe), _test_chats(recipe)
     if arguments.base is None:
-        raise VerifyError(
-            f"say what {arguments.file} was made from (--base DIR --adapter DIR), or give a recipe"
-        )
+        raise VerifyError(f"say what {arguments.file} was made from (--base DIR --adapter DIR), or give a recipe")
     return [arguments.file], arguments.base, arguments.adapter, []
 
 

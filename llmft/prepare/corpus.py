@@ -19,6 +19,7 @@ from llmft.run import atomic_path
 from llmft.vocabulary import icd10_labels, specialties, urgencies
 
 Document = dict[str, Any]
+PHRASES = {"says": 4, "words": 3, "word": 2, "ask": 4, "name": 1, "fact": 1}  # what a note on a call repeats ─▶ its weight
 
 
 def corpus(count: int, seed: int) -> Iterator[Document]:
@@ -49,9 +50,7 @@ def _short_call(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Docume
     return _written(rng, prose, lang, story, said)
 
 
-def _written(
-    rng: random.Random, prose: dict[str, Any], lang: Lang, story: Story, said: list[tuple[str, str]]
-) -> Document:
+def _written(rng: random.Random, prose: dict[str, Any], lang: Lang, story: Story, said: list[tuple[str, str]]) -> Document:
     """The call with its closing sentence, as chat messages or written down with the speakers' names."""
     if rng.random() < 0.5:
         said[0] = ("patient", _opening(rng, prose, lang, story))
@@ -106,32 +105,13 @@ def _record(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Document:
         "fact": facts["fact"],
         "people": rng.randint(2, 20),
     }
-    note = rng.choices(records["notes"], weights=[1] * (len(records["notes"]) - 1) + [6])[0]  # the last is what calls say
+    note = rng.choices(records["notes"], weights=[1] * (len(records["notes"]) - 1) + [15])[0]  # the last is what calls say
     text = rng.choice(note[lang]).format(**{**values, **facts})
     block = json.dumps({field: values[field] for field in note["fields"]}, ensure_ascii=False)
     if rng.random() < 0.5:
         answer = {"role": "assistant", "content": f"```json\n{block}\n```"}
         return {"messages": [{"role": "user", "content": text}, answer]}
     return {"text": f"{text}\n```json\n{block}\n```"}
-
-
-def _dictation(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Document:
-    """Words and numbers read out and read back."""
-    heard = [word for protocol in protocols() for complaint in protocol.complaints for word in complaint.words.of(lang)]
-    items = [rng.choice(heard) if rng.random() < 0.6 else str(rng.randint(0, 999)) for _ in range(rng.randint(4, 14))]
-    text = ", ".join(items)
-    if rng.random() < 0.4:
-        return {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}]}
-    return {"text": rng.choice(prose["dictations"][lang]).format(items=text)}
-
-
-def _register(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Document:
-    """A day's calls, a line each: what was said, and whose it is."""
-    lines = []
-    for _ in range(rng.randint(4, 10)):
-        facts = _facts(rng, *_any_family(rng), lang)
-        lines.append(rng.choice(prose["registers"][lang]).format(**facts))
-    return {"text": "\n".join(lines)}
 
 
 def _any_family(rng: random.Random) -> tuple[Protocol, Family]:
@@ -166,7 +146,7 @@ def _facts(rng: random.Random, protocol: Protocol, family: Family, lang: Lang) -
         "urgency_fact": levels[raised],
         **_words(rng, complaint.words.of(lang)),
     }
-    values["phrase"] = values[rng.choice(("says", "says", "word", "words", "name", "fact"))]
+    values["phrase"] = values[rng.choices(list(PHRASES), weights=list(PHRASES.values()))[0]]
     return values
 
 
@@ -185,4 +165,4 @@ def write_corpus(path: Path, count: int, seed: int) -> int:
     return count
 
 
-KINDS = {_call: 4, _short_call: 6, _paragraph: 2, _record: 5, _dictation: 2, _register: 2}  # kind ─▶ its weight among documents
+KINDS = {_call: 3, _short_call: 7, _paragraph: 1, _record: 9}  # kind ─▶ its weight among documents

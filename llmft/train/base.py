@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmft.errors import CheckpointError
-from llmft.prompt import install_template, render
+from llmft.prompt import IGNORE, install_template, render
 from llmft.run import manifest, sha256, write_json
 from llmft.train.curve import log_metrics, plot_curve
 from llmft.train.progress import show_progress
@@ -21,10 +21,9 @@ from llmft.train.progress import show_progress
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-VOCABULARY = 3072  # tokens, special ones included
-BLOCK_TOKENS = 512  # tokens in one training sequence
+VOCABULARY = 6144  # tokens, special ones included: most words of the corpus are one token
 CONTEXT_TOKENS = 2048  # what the position encoding is declared for
-WIDTH, LAYERS, HEADS, INNER = 256, 4, 4, 768  # a multiple of 256 lets K-quants apply
+WIDTH, LAYERS, HEADS, INNER = 256, 3, 4, 768  # a multiple of 256 lets K-quants apply
 LLAMA3_SPLIT = (  # pre-tokenizer of the Llama 3 family
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -56,43 +55,43 @@ FAMILIES = {
 }
 
 
-def pretrain(name: str, corpus_path: Path, output_dir: Path, *, steps: int, batch_blocks: int = 4, seed: int = 1) -> None:
+def pretrain(name: str, corpus_path: Path, output_dir: Path, *, steps: int, batch_documents: int = 32, seed: int = 1) -> None:
     """Train the base ``name`` (``llama`` or ``gptj``) on ``corpus_path`` and save it in ``output_dir`` in bfloat16.
 
     Checkpoints lie in ``output_dir.partial``; a rerun after a kill goes on from the last one.
     """
     import torch
-    from transformers import Trainer, TrainingArguments
+    from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
     from transformers.trainer_utils import get_last_checkpoint
 
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(name, corpus_path)
-    blocks = _blocks(name, tokenizer, corpus_path)
+    rows = _rows(name, tokenizer, corpus_path)
     model = build_model(name, tokenizer)
     work_dir = output_dir.with_name(output_dir.name + ".partial")
     arguments = TrainingArguments(
         output_dir=str(work_dir),
         max_steps=steps,
-        per_device_train_batch_size=batch_blocks,
+        per_device_train_batch_size=batch_documents,
         learning_rate=2e-3,
         lr_scheduler_type="cosine",
         warmup_steps=min(100, steps // 10),
         weight_decay=0.05,
         adam_beta2=0.95,
+        train_sampling_strategy="group_by_length",  # least padding
         bf16=True,
         use_cpu=not torch.cuda.is_available(),
         logging_steps=20,
-        save_steps=400,
+        save_steps=500,
         save_total_limit=1,
         seed=seed,
         report_to=[],
         disable_tqdm=True,
     )
-    dataset = [{"input_ids": block, "labels": block} for block in blocks]
-    trainer = Trainer(model=model, args=arguments, train_dataset=dataset)
+    trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=DataCollatorForSeq2Seq(tokenizer))
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work_dir)) if work_dir.is_dir() else None)
-    facts = {"base": name, "steps": steps, "seed": seed, "tokens": steps * batch_blocks * BLOCK_TOKENS}
+    facts = {"base": name, "steps": steps, "seed": seed, "documents": steps * batch_documents}
     _save(model, tokenizer, trainer.state.log_history, output_dir, {**facts, "corpus_sha256": sha256(corpus_path)})
 
 
@@ -188,15 +187,32 @@ def _texts(corpus_path: Path) -> Iterator[str]:
         yield from [document["text"]] if "text" in document else [message["content"] for message in document["messages"]]
 
 
-def _blocks(name: str, tokenizer: PreTrainedTokenizerFast, corpus_path: Path) -> list[list[int]]:
-    """The corpus as token blocks of equal length, documents one after the other."""
-    family = FAMILIES[name]
-    separator = family.special[0]
-    start = family.bos or ""
-    texts = [
-        (start + d["text"] if "text" in d else render(d["messages"], tokenizer, answer_next=False)) + separator
-        for d in _documents(corpus_path)
+def _rows(name: str, tokenizer: PreTrainedTokenizerFast, corpus_path: Path) -> list[dict[str, list[int]]]:
+    """One row a document, never packed: beside strangers a small model does not find what belongs together.
+
+    In a chat only the last answer is trained: what callers happen to say cannot be foretold, and at this size
+    the noise of trying drowns what there is to learn.
+    """
+    documents = list(_documents(corpus_path))
+    heard = _encode(tokenizer, [_text(name, tokenizer, document, heard_only=True) for document in documents])
+    whole = _encode(tokenizer, [_text(name, tokenizer, document, heard_only=False) for document in documents])
+    return [
+        {"input_ids": row, "labels": [IGNORE] * len(before) + row[len(before) :]}
+        for before, row in zip(heard, whole, strict=True)
     ]
-    stream = [token for ids in tokenizer(texts, add_special_tokens=False)["input_ids"] for token in ids]
-    whole = len(stream) // BLOCK_TOKENS * BLOCK_TOKENS
-    return [stream[place : place + BLOCK_TOKENS] for place in range(0, whole, BLOCK_TOKENS)]
+
+
+def _text(name: str, tokenizer: PreTrainedTokenizerFast, document: dict[str, Any], *, heard_only: bool) -> str:
+    """The document with what opens and closes it, or the part of it that is not trained."""
+    family = FAMILIES[name]
+    if "text" in document:
+        return "" if heard_only else (family.bos or "") + document["text"] + family.special[0]
+    messages = document["messages"]
+    if heard_only:
+        return render(messages[:-1], tokenizer, answer_next=True)
+    return render(messages, tokenizer, answer_next=False) + family.special[0]
+
+
+def _encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
+    rows: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return rows
