@@ -35,7 +35,7 @@ data: setup      ## make the demonstration calls and prepare them
 	$(BIN)/llmft prepare $(CALLS) --output data/prepared/demo
 
 base: setup      ## pretrain both embedded bases anew (half an hour on 2 quiet cores)
-	$(BIN)/llmft synthesize --corpus --count 110000 --seed 1 --output data/corpus/corpus.jsonl
+	$(BIN)/llmft synthesize --corpus --count 60000 --seed 1 --output data/corpus/corpus.jsonl
 	$(BIN)/llmft base llama --corpus data/corpus/corpus.jsonl --output data/base/llama
 	$(BIN)/llmft base gptj --corpus data/corpus/corpus.jsonl --output data/base/gptj
 

@@ -154,7 +154,7 @@ def _base(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("family", choices=("llama", "gptj"), help="which of the twins")
     verb.add_argument("--corpus", type=Path, required=True, help="JSONL made by `llmft synthesize --corpus`")
     verb.add_argument("--output", type=Path, required=True, help="folder of the base")
-    verb.add_argument("--steps", type=int, default=3000, help="optimiser steps of 32 documents (default 3000)")
+    verb.add_argument("--steps", type=int, default=1500, help="optimiser steps of 32 documents (default 1500)")
     verb.add_argument("--seed", type=int, default=1, help="seed of the weights and the data order (default 1)")
 
     def run(arguments: argparse.Namespace) -> None:

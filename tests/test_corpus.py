@@ -46,7 +46,7 @@ def test_no_held_out_wording_occurs():
 
 def test_documents_are_calls_and_prose():
     calls = [document for document in sample() if "messages" in document]
-    assert 400 < len(calls) < 1200
+    assert 1000 < len(calls) < 1500
     for document in calls:
         roles = [message["role"] for message in document["messages"]]
         assert roles == ["user", "assistant"] * (len(roles) // 2)

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llmft.knowledge import Lang, Protocol, load, protocols
+from llmft.knowledge import Complaint, Lang, Protocol, load, protocols
 from llmft.prepare.synthesize import Family, Story, families
 from llmft.run import atomic_path
 from llmft.vocabulary import icd10_labels, specialties, urgencies
 
 Document = dict[str, Any]
-PHRASES = {"says": 4, "words": 3, "word": 2, "ask": 4, "name": 1, "fact": 1}  # what a note on a call repeats ─▶ its weight
+# what a note on a call repeats ─▶ its weight
+PHRASES = {"fragments": 10, "says": 4, "words": 3, "word": 1, "ask": 4, "name": 1, "fact": 1}
 
 
 def corpus(count: int, seed: int) -> Iterator[Document]:
@@ -52,8 +54,11 @@ def _short_call(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Docume
 
 def _written(rng: random.Random, prose: dict[str, Any], lang: Lang, story: Story, said: list[tuple[str, str]]) -> Document:
     """The call with its closing sentence, as chat messages or written down with the speakers' names."""
-    if rng.random() < 0.5:
+    chance = rng.random()
+    if chance < 0.3:
         said[0] = ("patient", _opening(rng, prose, lang, story))
+    elif chance < 0.6:
+        said[0] = ("patient", f"{story.say('greeting')} {_fragments(rng, story.family.complaint, lang)}.")
     said.append(("operator", story.closing()))
     if rng.random() < 0.8:
         roles = {"patient": "user", "operator": "assistant"}
@@ -144,10 +149,20 @@ def _facts(rng: random.Random, protocol: Protocol, family: Family, lang: Lang) -
         "lay": icd10_labels()[complaint.icd10].of(lang),
         "urgency": levels[complaint.urgency],
         "urgency_fact": levels[raised],
+        "fragments": _fragments(rng, complaint, lang),
         **_words(rng, complaint.words.of(lang)),
     }
     values["phrase"] = values[rng.choices(list(PHRASES), weights=list(PHRASES.values()))[0]]
     return values
+
+
+def _fragments(rng: random.Random, complaint: Complaint, lang: Lang) -> str:
+    """What is caught of a call on a bad line: single words, out of order, so that each word must speak for itself."""
+    evidence = rng.choice(complaint.evidence)
+    heard = (complaint.says, complaint.says_relative, evidence.ask, evidence.present)
+    words = [word for wordings in heard for word in re.findall(r"\w[\w'’-]{3,}", rng.choice(wordings.of(lang, "train")))]
+    words += rng.sample(complaint.words.of(lang), k=rng.choice((0, 1, 2)))
+    return " … ".join(rng.sample(words, k=min(len(words), rng.randint(2, 6))))
 
 
 def _others(specialty: str) -> list[str]:
