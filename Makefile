@@ -31,7 +31,7 @@ demo: setup data  ## the whole way on the embedded base, ending in a chat transc
 	$(BIN)/llmft chat export/$(NAME)/$(NAME)-$(QUANT).gguf < data/sample/chat.txt
 
 data: setup      ## make the demonstration calls and prepare them
-	$(BIN)/llmft synthesize --count 3000 --seed 11 --output $(CALLS)
+	$(BIN)/llmft synthesize --count 2000 --seed 11 --output $(CALLS)
 	$(BIN)/llmft prepare $(CALLS) --output data/prepared/demo
 
 base: setup      ## pretrain both embedded bases anew (half an hour on 2 quiet cores)

@@ -36,7 +36,7 @@ def stages(recipe: str) -> dict[str, tuple[str, ...]]:
     """The verbs of the main job, in order."""
     name = Path(recipe).stem
     return {
-        "synthesize": ("synthesize", "--count", "3000", "--seed", "11", "--output", "data/prepared/calls.jsonl"),
+        "synthesize": ("synthesize", "--count", "2000", "--seed", "11", "--output", "data/prepared/calls.jsonl"),
         "prepare": ("prepare", "data/prepared/calls.jsonl", "--output", "data/prepared/demo"),
         "sft": ("sft", recipe, "--force"),
         "export": ("export", recipe, "--force"),

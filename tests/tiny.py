@@ -37,11 +37,11 @@ def tiny_base(family: str, folder: Path) -> Path:
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "vocab_size": len(tokenizer) + 3}
     if family == "llama":
         config = LlamaConfig(
-            hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, **ids
+            hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, **ids
         )
         model = LlamaForCausalLM(config)
     else:
-        model = GPTJForCausalLM(GPTJConfig(n_embd=64, n_layer=2, n_head=4, n_inner=96, rotary_dim=8, n_positions=1024, **ids))
+        model = GPTJForCausalLM(GPTJConfig(n_embd=64, n_layer=2, n_head=4, n_inner=128, rotary_dim=8, n_positions=1024, **ids))
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "corpus.jsonl").unlink()

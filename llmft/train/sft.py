@@ -167,7 +167,7 @@ def _trainer(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, train: Rows, va
 
     trainer = SFTTrainer(
         model=model,
-        args=_arguments(recipe, gpu=torch.cuda.is_available()),
+        args=_arguments(recipe, gpu=torch.cuda.is_available(), validate=bool(validation.encoded)),
         train_dataset=table(train),
         eval_dataset=table(validation) if validation.encoded else None,
         processing_class=tokenizer,
@@ -183,7 +183,7 @@ def _trainer(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, train: Rows, va
     return trainer
 
 
-def _arguments(recipe: Recipe, *, gpu: bool) -> SFTConfig:
+def _arguments(recipe: Recipe, *, gpu: bool, validate: bool) -> SFTConfig:
     """The recipe in TRL's names: the only place that knows them."""
     from trl import SFTConfig
 
@@ -207,7 +207,7 @@ def _arguments(recipe: Recipe, *, gpu: bool) -> SFTConfig:
         dataset_kwargs={"skip_prepare_dataset": True},
         train_sampling_strategy="group_by_length",  # least padding
         logging_steps=5,
-        eval_strategy="steps",
+        eval_strategy="steps" if validate else "no",
         eval_steps=train.validate_every,
         save_steps=train.save_every,
         save_total_limit=2,
