@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,29 +12,18 @@ from llmft import __version__
 from llmft.errors import LlmftError, MissingExtraError
 
 DEMO = "recipes/demo-llama.yaml"
-EXTRAS = {  # module ─▶ the extra that installs it
-    "torch": "train",
-    "transformers": "train",
-    "trl": "train",
-    "peft": "train",
-    "bitsandbytes": "train",
-    "datasets": "train",
-    "accelerate": "train",
-    "matplotlib": "train",
-    "safetensors": "train",
-    "tokenizers": "train",
-    "gguf": "export",
-    "numpy": "export",
-    "llama_cpp": "export",
+MODULES = {  # extra ─▶ the modules that it installs
+    "train": "torch transformers trl peft bitsandbytes datasets accelerate matplotlib safetensors tokenizers",
+    "export": "gguf numpy llama_cpp threadpoolctl",
     "gpt4all": "gpt4all",
-    "sklearn": "evaluate",
-    "scipy": "evaluate",
+    "evaluate": "sklearn scipy",
 }
+EXTRAS = {module: extra for extra, modules in MODULES.items() for module in modules.split()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; 0 when it succeeded, 1 for an error of the user's, 130 for Ctrl-C."""
-    arguments = parser().parse_args(argv)
+    arguments = _parse(argv)
     try:
         return int(arguments.run(arguments) or 0)
     except LlmftError as error:
@@ -50,6 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nllmft: stopped; files are whole, and `llmft sft … --resume` goes on where it was", file=sys.stderr)
         return 130
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; ``key=value`` may also stand after an option, where argparse alone would not take it."""
+    top = parser()
+    arguments, rest = top.parse_known_args(argv)
+    if rest and not (hasattr(arguments, "overrides") and all(re.match(r"[\w.]+=", text) for text in rest)):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides += rest
+    return arguments
 
 
 def parser() -> argparse.ArgumentParser:

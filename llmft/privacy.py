@@ -1,11 +1,15 @@
 """No library may phone home: telemetry off, and the hub out of reach unless the user named a hub model.
 
+Their chatter stays out of the terminal too: a newcomer should see what llmft says.
+
 Call before the first import of transformers, trl or datasets; they read the environment once.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 
 TELEMETRY_OFF = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -25,3 +29,6 @@ def keep_private(*, hub_allowed: bool = False) -> None:
     os.environ.update(TELEMETRY_OFF)
     if not hub_allowed:
         os.environ.update(OFFLINE)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports optional kernels that nobody asked for
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl|peft|torch")

@@ -33,7 +33,9 @@ def load_base(recipe: Recipe) -> PreTrainedModel:
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     _refuse_pickles(recipe)
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     options: dict[str, Any] = {"dtype": torch.bfloat16, "device_map": {"": device}}
