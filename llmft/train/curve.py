@@ -30,7 +30,8 @@ def plot_curve(metrics_path: Path, png_path: Path, *, title: str) -> None:
             axes.plot(*zip(*points, strict=True), label=label, marker="o" if len(points) < 15 else None)
     axes.set(title=title, xlabel="optimiser step", ylabel="loss (nats per token)")
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.lines:
+        axes.legend()
     with atomic_path(png_path) as partial:
         figure.savefig(partial, format="png", bbox_inches="tight")
     pyplot.close(figure)
