@@ -115,6 +115,7 @@ class Labels(Record):
     annotators: int = 1
     agreement: float | None = None
     confidence: Literal["gold", "silver", "generated"] = "generated"
+    rule_confidence: float | None = None  # of a silver label: how clearly the words speak for it, 0.5 to 1
 
     _specialty = field_validator("specialty")(_known_specialty)
 

@@ -120,7 +120,15 @@ def encode(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, system: str |
     the markup itself.
     """
     _refuse_markup(dialogue, tokenizer)
-    messages = to_messages(dialogue, system)
+    try:
+        input_ids, labels = encode_messages(to_messages(dialogue, system), tokenizer)
+    except PromptError as error:
+        raise PromptError(f"dialogue {dialogue.id}: {error}") from None
+    return Encoded(dialogue.id, input_ids, labels)
+
+
+def encode_messages(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Token ids and labels of a chat, both of the same length; raises :class:`PromptError` as :func:`encode` does."""
     input_ids = _ids(render(messages, tokenizer, answer_next=False), tokenizer)
     labels = [IGNORE] * len(input_ids)
     end = str(tokenizer.eos_token)
@@ -131,9 +139,9 @@ def encode(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, system: str |
         said = render(messages[: index + 1], tokenizer, answer_next=False)
         after = _ids(said[: said.rindex(end) + len(end)], tokenizer)
         if input_ids[: len(before)] != before or input_ids[: len(after)] != after:
-            raise PromptError(f"dialogue {dialogue.id}: the template and the tokenizer merge text across the start of a turn")
+            raise PromptError("the template and the tokenizer merge text across the start of a turn")
         labels[len(before) : len(after)] = input_ids[len(before) : len(after)]
-    return Encoded(dialogue.id, input_ids, labels)
+    return input_ids, labels
 
 
 def _ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -46,7 +46,7 @@ def test_pretraining_is_seeded(family, tmp_path, monkeypatch):
     assert weights[0] == weights[1]
 
 
-def test_only_the_last_answer_of_a_chat_is_trained(tmp_path):
+def test_the_answers_of_a_chat_are_trained_and_what_callers_say_is_not(tmp_path):
     corpus = tmp_path / "corpus.jsonl"
     said = [("user", "Bonjour"), ("assistant", "Oui ?"), ("user", "J'ai mal"), ("assistant", "Venez.")]
     chat = {"messages": [{"role": role, "content": content} for role, content in said]}
@@ -54,6 +54,6 @@ def test_only_the_last_answer_of_a_chat_is_trained(tmp_path):
     tokenizer = train_tokenizer("llama", corpus)
     talk, prose = _rows("llama", tokenizer, corpus)
     trained = [label for label in talk["labels"] if label != IGNORE]
-    assert tokenizer.decode(trained) == "Venez.<|eot_id|><|end_of_text|>"
+    assert tokenizer.decode(trained) == "Oui ?<|eot_id|>Venez.<|eot_id|>"
     assert prose["labels"] == prose["input_ids"]
     assert tokenizer.decode(prose["input_ids"]) == "<|begin_of_text|>Une phrase.<|end_of_text|>"

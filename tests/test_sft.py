@@ -125,20 +125,23 @@ def test_a_finished_run_is_neither_overwritten_nor_repeated(workplace, bases, pr
     assert adapter.stat().st_mtime_ns != written
 
 
-def test_the_same_seed_gives_the_same_adapter_after_kill_9_too(workplace, bases, prepared):
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_the_same_seed_gives_the_same_adapter_after_kill_9_and_after_ctrl_c(workplace, bases, prepared, ending):
     straight = recipe_for(bases["llama"], "llama", prepared, max_steps=8)
     expected = sha256(sft(straight) / "adapter_model.safetensors")
     expected_losses = losses(Path("runs/tiny"), "eval_loss")
     shutil.rmtree("runs")
     process = subprocess.Popen(
-        [sys.executable, "-m", "llmft.cli", "sft", "recipe.yaml"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "llmft.cli", "sft", "recipe.yaml"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     mark = Path("runs/tiny/checkpoints/checkpoint-2") / WHOLE
     deadline = time.monotonic() + 120
     while not mark.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(ending)
+    said = process.communicate()[1]
+    if ending == signal.SIGINT:
+        assert process.returncode == 130 and "--resume` goes on where it was" in said and "Traceback" not in said
     assert mark.exists() and not Path("runs/tiny/adapter").exists()
     assert sha256(sft(straight, resume=True) / "adapter_model.safetensors") == expected
     assert losses(Path("runs/tiny"), "eval_loss") == expected_losses and len(expected_losses) == 2
@@ -205,3 +208,29 @@ def test_too_little_disk_is_said_before_the_first_step(workplace, bases, prepare
     with pytest.raises(DiskError, match="0 MB free"):
         sft(recipe_for(bases["llama"], "llama", prepared))
     assert not Path("runs").exists()
+
+
+def test_a_disk_that_fills_during_training_is_a_sentence_and_no_adapter(workplace, bases, prepared, monkeypatch):
+    disk = workplace / "runs"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a small disk can be mounted by root only")
+    try:
+        monkeypatch.setattr("llmft.train.sft.require_space", lambda *_: None)
+        with pytest.raises(DiskError, match="is full; free space"):
+            sft(recipe_for(bases["llama"], "llama", prepared))
+        assert not (disk / "tiny" / "adapter").exists() and last_checkpoint(disk / "tiny" / "checkpoints") is None
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_width_that_nf4_cannot_hold_on_a_cpu_is_named(workplace, tokenizers, prepared):
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(hidden_size=96, intermediate_size=128, num_hidden_layers=1, num_attention_heads=4, vocab_size=600)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained("narrow")
+    tokenizers["llama"].save_pretrained("narrow")
+    with pytest.raises(CheckpointError, match="q_proj has a width that is no multiple of 64.*quantization=none"):
+        load_base(recipe_for(Path("narrow"), "llama", prepared))

@@ -164,7 +164,7 @@ def test_file_that_is_no_gguf_is_a_sentence(llama: tuple[Path, Path, Path], tmp_
     with pytest.raises(VerifyError, match="cannot be read"):
         verify(path, base, adapter)
     path.write_bytes(b"PK\x03\x04" + bytes(100))
-    with pytest.raises(VerifyError, match="is not a GGUF file"):
+    with pytest.raises(VerifyError, match="is no GGUF file"):
         verify(path, base, adapter)
 
 
@@ -172,7 +172,7 @@ def test_file_that_is_no_gguf_is_a_sentence(llama: tuple[Path, Path, Path], tmp_
 def test_other_version_is_a_sentence(llama: tuple[Path, Path, Path], tmp_path: Path, version: int) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(b"GGUF" + struct.pack("<I", version) + llama[2].read_bytes()[8:])
-    with pytest.raises(VerifyError, match=f"is GGUF version {version}; .* read 2 and 3"):
+    with pytest.raises(VerifyError, match=f"GGUF version is {version}, and versions 2 and 3 are known"):
         read_gguf(path)
 
 
@@ -181,7 +181,7 @@ def test_truncated_file_is_a_sentence(llama: tuple[Path, Path, Path], tmp_path: 
     data = llama[2].read_bytes()
     path = tmp_path / "m.gguf"
     path.write_bytes(data[: max(6, int(len(data) * fraction))])
-    with pytest.raises(VerifyError, match="truncated"):
+    with pytest.raises(VerifyError, match="is damaged: it"):
         read_gguf(path)
 
 

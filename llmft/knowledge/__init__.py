@@ -119,7 +119,7 @@ def protocols() -> tuple[Protocol, ...]:
     """All protocols, sorted by specialty."""
     folder = resources.files(__name__) / "protocols"
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
-    return tuple(Protocol.model_validate(yaml.safe_load(f.read_text("utf-8"))) for f in files)
+    return tuple(Protocol.model_validate(_parsed(f.read_text("utf-8"))) for f in files)
 
 
 class Relative(Strict):
@@ -164,7 +164,12 @@ class Conversation(Strict):
 
 def load(name: str) -> dict[str, Any]:
     """One YAML file of this folder, as it stands."""
-    return dict(yaml.safe_load((resources.files(__name__) / name).read_text("utf-8")))
+    return dict(_parsed((resources.files(__name__) / name).read_text("utf-8")))
+
+
+def _parsed(text: str) -> Any:
+    """YAML by libyaml where it is built in: a tenth of the time."""
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 @cache

@@ -16,12 +16,13 @@ from typing import Any
 
 from llmft.knowledge import Complaint, Lang, Protocol, load, protocols
 from llmft.prepare.synthesize import Family, Story, families
+from llmft.prompt import ROLES
 from llmft.run import atomic_path
 from llmft.vocabulary import icd10_labels, specialties, urgencies
 
 Document = dict[str, Any]
 # what a note on a call repeats ─▶ its weight
-PHRASES = {"fragments": 10, "says": 4, "words": 3, "word": 1, "ask": 4, "name": 1, "fact": 1}
+PHRASES = {"fragments": 8, "says": 4, "words": 6, "word": 4, "ask": 4, "name": 1, "fact": 1}
 
 
 def corpus(count: int, seed: int) -> Iterator[Document]:
@@ -61,12 +62,30 @@ def _written(rng: random.Random, prose: dict[str, Any], lang: Lang, story: Story
         said[0] = ("patient", f"{story.say('greeting')} {_fragments(rng, story.family.complaint, lang)}.")
     said.append(("operator", story.closing()))
     if rng.random() < 0.8:
-        roles = {"patient": "user", "operator": "assistant"}
-        return {"messages": [{"role": roles[speaker], "content": text} for speaker, text in said]}
+        messages = [{"role": ROLES[speaker], "content": text} for speaker, text in said]
+        return {"messages": messages + (_appointment(rng, prose, lang, story) if rng.random() < 0.6 else [])}
     patient, operator = rng.choice(prose["speakers"][lang])
     names = {"patient": patient, "operator": operator}
     colon = " : " if lang == "fr" else ": "
     return {"text": "\n".join(f"{names[speaker]}{colon}{text}" for speaker, text in said)}
+
+
+def _appointment(rng: random.Random, prose: dict[str, Any], lang: Lang, story: Story) -> list[dict[str, str]]:
+    """A colleague asks for the entry in the appointment book: JSON about the call, in fields of the office's own."""
+    complaint, family = story.family.complaint, story.family
+    values = {
+        "service": family.specialty,
+        "topic": complaint.names.of(lang),
+        "code": complaint.icd10,
+        "label": icd10_labels()[complaint.icd10].of(lang),
+        "facts": [e.label.of(lang) for e in complaint.evidence if e.slot in family.present],
+        "caller": family.caller,
+        "since": story.duration,
+    }
+    fields = rng.sample(list(values), k=rng.choice((2, 3, 4)))
+    block = json.dumps({field: values[field] for field in fields}, ensure_ascii=False)
+    asked = rng.choice(prose["appointments"][lang]).format(fields=", ".join(fields))
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": f"```json\n{block}\n```"}]
 
 
 def _opening(rng: random.Random, prose: dict[str, Any], lang: Lang, story: Story) -> str:

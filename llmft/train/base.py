@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmft.errors import CheckpointError
-from llmft.prompt import IGNORE, install_template, render
+from llmft.prompt import IGNORE, encode_messages, install_template
 from llmft.run import manifest, sha256, write_json
 from llmft.train.curve import log_metrics, plot_curve
 from llmft.train.progress import show_progress
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer
 
 VOCABULARY = 6144  # tokens, special ones included: most words of the corpus are one token
 CONTEXT_TOKENS = 2048  # what the position encoding is declared for
@@ -55,13 +55,13 @@ FAMILIES = {
 }
 
 
-def pretrain(name: str, corpus_path: Path, output_dir: Path, *, steps: int, batch_documents: int = 32, seed: int = 1) -> None:
+def pretrain(name: str, corpus_path: Path, output_dir: Path, *, steps: int, batch_documents: int = 16, seed: int = 1) -> None:
     """Train the base ``name`` (``llama`` or ``gptj``) on ``corpus_path`` and save it in ``output_dir`` in bfloat16.
 
     Checkpoints lie in ``output_dir.partial``; a rerun after a kill goes on from the last one.
     """
     import torch
-    from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+    from transformers import DataCollatorForSeq2Seq, TrainingArguments
     from transformers.trainer_utils import get_last_checkpoint
 
     torch.manual_seed(seed)
@@ -77,22 +77,41 @@ def pretrain(name: str, corpus_path: Path, output_dir: Path, *, steps: int, batc
         lr_scheduler_type="cosine",
         warmup_steps=min(100, steps // 10),
         weight_decay=0.05,
-        adam_beta2=0.95,
+        adam_beta2=0.98,
         train_sampling_strategy="group_by_length",  # least padding
         bf16=True,
         use_cpu=not torch.cuda.is_available(),
-        logging_steps=20,
+        logging_steps=50,
         save_steps=500,
         save_total_limit=1,
         seed=seed,
         report_to=[],
         disable_tqdm=True,
     )
-    trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=DataCollatorForSeq2Seq(tokenizer))
+    trainer = _trainer_class()(model=model, args=arguments, train_dataset=rows, data_collator=DataCollatorForSeq2Seq(tokenizer))
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work_dir)) if work_dir.is_dir() else None)
     facts = {"base": name, "steps": steps, "seed": seed, "documents": steps * batch_documents}
     _save(model, tokenizer, trainer.state.log_history, output_dir, {**facts, "corpus_sha256": sha256(corpus_path)})
+
+
+def _trainer_class() -> type[Trainer]:
+    """A ``Trainer`` whose head sees the trained positions alone: on a CPU 1.7 times as fast."""
+    from torch.nn.functional import cross_entropy
+    from transformers import Trainer
+
+    class AnswerTrainer(Trainer):
+        """Next-token loss over the labels that are not ``IGNORE``."""
+
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+            """The mean loss of a batch."""
+            labels = inputs.pop("labels")[:, 1:]
+            hidden = model.base_model(**inputs).last_hidden_state[:, :-1]
+            trained = labels != IGNORE
+            loss = cross_entropy(model.get_output_embeddings()(hidden[trained]).float(), labels[trained])
+            return (loss, None) if return_outputs else loss
+
+    return AnswerTrainer
 
 
 def _save(model: PreTrainedModel, tokenizer: Any, history: list[dict[str, Any]], output_dir: Path, facts: dict[str, Any]) -> None:
@@ -190,29 +209,20 @@ def _texts(corpus_path: Path) -> Iterator[str]:
 def _rows(name: str, tokenizer: PreTrainedTokenizerFast, corpus_path: Path) -> list[dict[str, list[int]]]:
     """One row a document, never packed: beside strangers a small model does not find what belongs together.
 
-    In a chat only the last answer is trained: what callers happen to say cannot be foretold, and at this size
+    Of a chat the answers are trained: what callers happen to say cannot be foretold, and at this size
     the noise of trying drowns what there is to learn.
     """
+    from rich.progress import track
+
     documents = list(_documents(corpus_path))
-    heard = _encode(tokenizer, [_text(name, tokenizer, document, heard_only=True) for document in documents])
-    whole = _encode(tokenizer, [_text(name, tokenizer, document, heard_only=False) for document in documents])
-    return [
-        {"input_ids": row, "labels": [IGNORE] * len(before) + row[len(before) :]}
-        for before, row in zip(heard, whole, strict=True)
-    ]
+    return [_row(FAMILIES[name], tokenizer, document) for document in track(documents, description="encoding", transient=True)]
 
 
-def _text(name: str, tokenizer: PreTrainedTokenizerFast, document: dict[str, Any], *, heard_only: bool) -> str:
-    """The document with what opens and closes it, or the part of it that is not trained."""
-    family = FAMILIES[name]
+def _row(family: Family, tokenizer: PreTrainedTokenizerFast, document: dict[str, Any]) -> dict[str, list[int]]:
+    """The document between the tokens that open and close it."""
     if "text" in document:
-        return "" if heard_only else (family.bos or "") + document["text"] + family.special[0]
-    messages = document["messages"]
-    if heard_only:
-        return render(messages[:-1], tokenizer, answer_next=True)
-    return render(messages, tokenizer, answer_next=False) + family.special[0]
-
-
-def _encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
-    rows: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return rows
+        text = (family.bos or "") + document["text"] + family.special[0]
+        input_ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return {"input_ids": input_ids, "labels": list(input_ids)}
+    input_ids, labels = encode_messages(document["messages"], tokenizer)
+    return {"input_ids": input_ids, "labels": labels}

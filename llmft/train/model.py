@@ -9,6 +9,8 @@ from llmft.errors import CheckpointError
 from llmft.prompt import install_template
 from llmft.recipe import Recipe
 
+NF4_BLOCK = 64  # weights that share one scale
+
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -52,8 +54,24 @@ def load_base(recipe: Recipe) -> PreTrainedModel:
         )
     except Exception as error:
         raise CheckpointError(f"base {recipe.base}: its weights cannot be read ({_first_line(error)})") from error
+    if recipe.train.quantization == "nf4" and device == "cpu":
+        _require_nf4_widths(model, recipe.base)
     model.config.use_cache = False
     return model
+
+
+def _require_nf4_widths(model: PreTrainedModel, base: str) -> None:
+    """bitsandbytes multiplies on the CPU in blocks of 64 inputs and fails deep inside on any other width."""
+    wrong = next((name for name, module in model.named_modules() if _odd_width(module)), None)
+    if wrong is not None:
+        raise CheckpointError(
+            f"base {base}: layer {wrong} has a width that is no multiple of {NF4_BLOCK}, which NF4 on a CPU needs; "
+            "train on a GPU or with train.quantization=none"
+        )
+
+
+def _odd_width(module: Any) -> bool:
+    return type(module).__name__ == "Linear4bit" and module.in_features % NF4_BLOCK != 0
 
 
 def adapter_config(recipe: Recipe) -> LoraConfig:

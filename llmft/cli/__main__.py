@@ -1,0 +1,7 @@
+"""``python -m llmft.cli``."""
+
+import sys
+
+from llmft.cli import main
+
+sys.exit(main())

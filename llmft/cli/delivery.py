@@ -1,0 +1,96 @@
+"""Verbs that bring the model to its users."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from llmft.cli.arguments import DEMO, Verbs, recipe_arguments, verb_parser
+
+
+def add_export(verbs: Verbs) -> None:
+    """The verb ``export``."""
+    verb = verb_parser(
+        verbs,
+        "export",
+        "merge base and adapter and write GGUF files in one pass",
+        "  llmft export recipes/demo-llama.yaml --quant Q4_0,Q4_K_M\n"
+        "  llmft export --base DIR --adapter DIR --output model.gguf --quant Q4_0",
+    )
+    recipe_arguments(verb)
+    verb.add_argument("--quant", help="comma-separated: F16, Q8_0, Q4_0, Q4_K_M (default: the recipe's)")
+    verb.add_argument("--base", type=Path, help="base folder, for any PEFT adapter without a recipe")
+    verb.add_argument("--adapter", type=Path, help="adapter folder; none: the base alone")
+    verb.add_argument("--output", type=Path, help="GGUF file to write, with --base")
+    verb.add_argument("--force", action="store_true", help="replace files that exist")
+
+    def run(arguments: argparse.Namespace) -> None:
+        from llmft.verbs import export_command
+
+        export_command(arguments)
+
+    verb.set_defaults(run=run)
+
+
+def add_verify(verbs: Verbs) -> None:
+    """The verb ``verify``."""
+    verb = verb_parser(
+        verbs,
+        "verify",
+        "prove that a GGUF is the model that was trained: same tokens, same logits, same words, stops",
+        "  llmft verify recipes/demo-llama.yaml\n  llmft verify model.gguf --base DIR --adapter DIR --json",
+    )
+    source = f"a GGUF, or a recipe for all of its files (default {DEMO})"
+    verb.add_argument("file", nargs="?", default=Path(DEMO), type=Path, help=source)
+    verb.add_argument("--base", type=Path, help="base folder (default: the recipe's)")
+    verb.add_argument("--adapter", type=Path, help="adapter folder (default: the run's)")
+    verb.add_argument("--json", action="store_true", help="print verify.json instead of a table")
+
+    def run(arguments: argparse.Namespace) -> int:
+        from llmft.verbs import verify_command
+
+        return verify_command(arguments)
+
+    verb.set_defaults(run=run)
+
+
+def add_install_gpt4all(verbs: Verbs) -> None:
+    """The verb ``install-gpt4all``."""
+    verb = verb_parser(
+        verbs,
+        "install-gpt4all",
+        "copy a GGUF into GPT4All desktop's models folder",
+        "  llmft install-gpt4all export/demo-llama/demo-llama-Q4_0.gguf\n  llmft install-gpt4all model.gguf --dry-run",
+    )
+    verb.add_argument("file", type=Path, help="the GGUF")
+    verb.add_argument("--models-dir", type=Path, help="another models folder than the desktop's own")
+    verb.add_argument("--dry-run", action="store_true", help="say what would be done")
+    verb.add_argument("--force", action="store_true", help="replace a file of this name")
+
+    def run(arguments: argparse.Namespace) -> None:
+        from llmft.export.gpt4all import install
+
+        print(install(arguments.file, arguments.models_dir, dry_run=arguments.dry_run, force=arguments.force))
+
+    verb.set_defaults(run=run)
+
+
+def add_chat(verbs: Verbs) -> None:
+    """The verb ``chat``."""
+    verb = verb_parser(
+        verbs,
+        "chat",
+        "chat with a GGUF in the terminal",
+        '  llmft chat export/demo-llama/demo-llama-Q4_0.gguf\n  llmft chat model.gguf --once "J\'ai mal à la poitrine"',
+    )
+    verb.add_argument("file", type=Path, help="the GGUF")
+    verb.add_argument("--once", metavar="TEXT", help="answer TEXT and leave: a smoke test")
+    verb.add_argument("--system", help="system message (default: the recipes' own)")
+    verb.add_argument("--threads", type=int, help="CPU threads (default: the physical cores)")
+
+    def run(arguments: argparse.Namespace) -> int:
+        from llmft.chat import chat
+
+        return chat(arguments.file, once=arguments.once, system=arguments.system, threads=arguments.threads)
+
+    verb.set_defaults(run=run)

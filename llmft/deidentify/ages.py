@@ -1,0 +1,34 @@
+"""Ages of ninety years and more, written or spoken, as [AGE90+]; younger ages stay."""
+
+from __future__ import annotations
+
+import re
+
+from llmft.deidentify.numbers import stretches
+from llmft.deidentify.span import Span
+from llmft.deidentify.words import Words
+
+LAYER = "context"
+_OLD, _OLDEST = 90, 125  # years
+_YEAR_WORDS = frozenset(("ans", "years", "year", "yo", "age", "agee", "aged", "yrs"))
+_YEARS_AFTER = re.compile(r"[\s-]*(?:ans\b|years?\b|yrs?\b|y/?o\b)(?!\s+ago)", re.IGNORECASE)
+_AGED_BEFORE = re.compile(r"\b(?:âgée?s?(?: de)?|aged?(?: is| of)?|âge(?: est| de|,| :)?|age :?)\s+$", re.IGNORECASE)
+_DURATION_BEFORE = re.compile(r"\b(?:il y a|depuis|pendant|dans|for|in)\s+$", re.IGNORECASE)
+
+
+def find_ages(words: Words) -> list[Span]:
+    """The numbers of years, without the word "ans" after them."""
+    if _YEAR_WORDS.isdisjoint(words.words):
+        return []
+    text = words.text
+    spans: list[Span] = []
+    for row in stretches(text):
+        for piece in row:
+            if (
+                len(piece.digits) < 4
+                and _OLD <= int(piece.digits) <= _OLDEST
+                and not _DURATION_BEFORE.search(text, 0, piece.start)
+            ):
+                aged = _YEARS_AFTER.match(text, piece.end) or _AGED_BEFORE.search(text, max(0, piece.start - 20), piece.start)
+                spans += [Span(piece.start, piece.end, "AGE90+", LAYER)] if aged else []
+    return spans

@@ -1,0 +1,175 @@
+"""Names that a list holds: first names and surnames heard in France and in English-speaking countries.
+
+A name that is also a word ("rose", "petit"), a place ("Florence") or an eponym ("Parkinson") proves
+nothing alone; a capital inside a sentence or another name beside it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from llmft.deidentify.cues import cues
+from llmft.deidentify.lexicon import is_known, lexicon, read_lists
+from llmft.deidentify.span import Span
+from llmft.deidentify.words import Words
+
+LAYER = "names"
+
+
+@dataclass(frozen=True)
+class Names:
+    """The lists of knowledge/names.yaml; ``marked`` names prove nothing alone."""
+
+    first: frozenset[str]
+    surnames: frozenset[str]
+    all: frozenset[str]
+    common: frozenset[str]  # words too
+    places: frozenset[str]
+    proper: frozenset[str]  # capitalised for another reason too
+    marked: frozenset[str]
+    lower: frozenset[str]  # no names in lower case, whatever stands before them
+
+
+@cache
+def names() -> Names:
+    """The lists, read once."""
+    lists = read_lists("names.yaml")
+    first = lists["first_names_fr"] | lists["first_names_en"]
+    surnames = lists["surnames_fr"] | lists["surnames_en"]
+    marked = lists["common"] | lists["places"] | lists["proper"]
+    return Names(first, surnames, first | surnames, lists["common"], lists["places"], lists["proper"], marked, lists["lower"])
+
+
+def is_name(words: Words, i: int) -> bool:
+    """Whether word ``i`` may be a name as it is written: listed, and not one of the words that only a capital tells."""
+    word = words.words[i]
+    if word not in names().all or words.original(i).lower() == "marié":
+        return False
+    return words.capital(i) or word not in names().lower
+
+
+def find_names(words: Words) -> list[Span]:
+    """First names [PRENOM] and surnames [NOM] that the lists prove."""
+    listed = names().all
+    candidates = [i for i, word in enumerate(words.words) if word in listed]
+    if not candidates:
+        return []
+    proven = {i for i in candidates if _proven(words, i)}
+    for i in candidates:  # beside a proven name, a weaker one counts
+        if i not in proven and not is_guarded(words, i) and _beside(words, i, proven):
+            proven.add(i)
+    for i in sorted(proven):
+        proven.update(_unlisted_neighbours(words, i, proven))
+    return person_spans(words, sorted(proven), LAYER)
+
+
+def _proven(words: Words, i: int) -> bool:
+    lists, word = names(), words.words[i]
+    if word in lists.proper or is_guarded(words, i):
+        return False
+    before = words.words[i - 1] if words.soft(i) else ""
+    if word not in lists.marked:
+        return not (word == "marie" and (before in cues().reflexives or words.original(i)[-1] == "é"))
+    if not words.capital(i) or words.original(i).isupper() and is_known(word):
+        return False
+    if word in lists.places:
+        return before not in cues().place_before and before not in cues().determiners
+    if words.opens(i):
+        after = words.words[i + 1] if words.soft(i + 1) else ""
+        return word in lists.first and word not in lists.lower and after in cues().verbs_after
+    return before not in cues().determiners
+
+
+def is_guarded(words: Words, i: int) -> bool:
+    """Saints, eponyms and "maladie de …" are not people of the call."""
+    before = words.words[i - 1] if words.soft(i) else ""
+    after = words.words[i + 1] if words.soft(i + 1) else ""
+    around = cues()
+    if before in around.saints or before in around.eponym_heads or after in around.eponym_tails:
+        return True
+    if before in around.eponyms or after in around.eponyms:
+        return True
+    if before in ("de", "d", "of", "du") and words.soft(i - 1):
+        return words.words[i - 2] in cues().eponym_heads
+    return after == "s" and i + 2 < len(words.words) and words.words[i + 2] in cues().eponym_tails
+
+
+def _beside(words: Words, i: int, proven: set[int]) -> bool:
+    """Whether a proven name stands next to the weaker one ``i``: first name before surname or the other way round."""
+    lists, word, capital = names(), words.words[i], words.capital(i)
+    if not is_name(words, i) or (words.cased(i) and not capital):
+        return False
+    if i - 1 in proven and words.soft(i):
+        return (capital or word in lists.surnames) and (capital or words.words[i - 1] in lists.first)
+    return i + 1 in proven and words.soft(i + 1) and word in lists.first and (capital or words.words[i + 1] in lists.surnames)
+
+
+def _unlisted_neighbours(words: Words, i: int, proven: set[int]) -> Iterator[int]:
+    """The surname in no list that stands beside the listed first name ``i``."""
+    if words.words[i] not in names().first:
+        return
+    after = i + 1
+    while words.soft(after) and words.words[after] in cues().particles:  # "de La Tour"
+        after += 1
+    if words.soft(after) and (_is_unlisted(words, after) if after == i + 1 else words.capital(after)):
+        yield from range(i + 1, after + 1)
+    if words.soft(i) and words.capital(i - 1) and not words.opens(i - 1) and _is_unlisted(words, i - 1):
+        yield i - 1
+
+
+def _is_unlisted(words: Words, i: int) -> bool:
+    word = words.words[i]
+    if len(word) < 3 or is_known(word) or word in names().proper or words.gaps[i] == "'":
+        return False
+    return words.capital(i) or (len(word) > 3 and not words.cased(i) and word not in names().all)
+
+
+def person_spans(words: Words, places: Sequence[int], layer: str, alone: str = "") -> list[Span]:
+    """Spans for the words at ``places``: neighbours are one person, split into first names and surname.
+
+    ``alone`` labels a name of one word where the words around it say which it is.
+    """
+    spans: list[Span] = []
+    row: list[int] = []
+    for i in places:
+        if row and not (i == row[-1] + 1 and words.near(i)):
+            spans += _row_spans(words, row, layer, alone)
+            row = []
+        row.append(i)
+    return spans + (_row_spans(words, row, layer, alone) if row else [])
+
+
+def _row_spans(words: Words, row: list[int], layer: str, alone: str) -> list[Span]:
+    if alone == "MEDECIN":
+        return [words.span(row[0], row[-1], "MEDECIN", layer)]
+    firsts = _first_names(words, row)
+    spans: list[Span] = []
+    start = 0
+    for k in range(1, len(row) + 1):
+        if k == len(row) or firsts[k] != firsts[start] or not words.soft(row[k]):
+            label = "PRENOM" if firsts[start] else "NOM"
+            spans.append(words.span(row[start], row[k - 1], alone if alone and len(row) == 1 else label, layer))
+            start = k
+    return spans
+
+
+def _first_names(words: Words, row: list[int]) -> list[bool]:
+    """Which words of a person's name are first names: those that lead, or those that follow a surname."""
+    first = names().first
+    told = [words.words[i] in first for i in row]
+    if len(row) == 1:
+        return [told[0]]
+    if told[-1] and not told[0]:  # "Dupont Nathalie"
+        return [k == len(row) - 1 or (told[k] and all(told[k:])) for k in range(len(row))]
+    lead = 1
+    while lead < len(row) - 1 and told[lead] and words.words[row[lead]] not in cues().particles:
+        lead += 1
+    joined = len(row) == 2 and words.gaps[row[1]] == "-" and all(told)  # "Jean-Pierre" alone
+    return [joined or (k < lead and told[0]) for k in range(len(row))]
+
+
+def is_function(word: str) -> bool:
+    """Whether ``word`` never begins or continues a name."""
+    return word in lexicon().function

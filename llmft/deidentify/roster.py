@@ -1,0 +1,182 @@
+"""The people, phones and places that the call centre's own system knows of a call, wherever they are said.
+
+Names are matched word by word, without accents and case, also spelled, split or misheard by one
+letter. A word that is a name and something else ("Rose Petit") needs a capital, a title or the other
+name beside it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from llmft.deidentify.cues import cues
+from llmft.deidentify.lexicon import is_known, lexicon
+from llmft.deidentify.names import is_guarded
+from llmft.deidentify.numbers import digits_in
+from llmft.deidentify.roster_index import MIN_FUZZY, PHONE_DIGITS, NameWord, RosterIndex, index_of, is_doubtful
+from llmft.deidentify.span import Roster, Span
+from llmft.deidentify.spelled import spellings, unspelled
+from llmft.deidentify.words import Words, fold
+
+LAYER = "roster"
+Hits = dict[int, tuple[NameWord, ...]]  # word ─▶ the roster's words that it may be
+
+_NOBODY = Roster()
+_HOUSE_NUMBER = re.compile(r"\d+[\s,]*$")
+_NAME_CUES = frozenset(("appelle", "appellent", "prenom", "nom", "name", "surname", "nomme", "prenomme"))
+
+
+def find_roster(words: Words, roster: Roster) -> list[Span]:
+    """Everything of ``roster`` that is said."""
+    if roster == _NOBODY:
+        return []
+    index = index_of(roster)
+    spans = _literals(words, index) + _phones(words, index) + _rows(words, index)
+    spelled = [(found, match) for found in spellings(words) if (match := _same_name(found.letters, index))]
+    spans += [words.span(found.first, found.last, match[0].label, LAYER) for found, match in spelled]
+    hits = _hits(words, index)
+    said = {i: _as_said(words, i, hits) for i in sorted(hits) if _is_meant(words, i, hits)}
+    return spans + _name_spans(words, said, index)
+
+
+def canonical(text: str, roster: Roster) -> frozenset[str]:
+    """The words of a name as the roster writes them: "D U P O N T", "du pont" and "Dupond" are "dupont"."""
+    letters = unspelled(text).split()
+    if roster == _NOBODY:
+        return frozenset(letters)
+    index = index_of(roster)
+    if "".join(letters) in index.exact:
+        return frozenset(("".join(letters),))
+    return frozenset(match[0].word if (match := _same_name(word, index)) else word for word in letters)
+
+
+def _literals(words: Words, index: RosterIndex) -> list[Span]:
+    if not index.literals:
+        return []
+    folded = fold(words.text)
+    bounded = [(re.compile(rf"(?<!\w){re.escape(text)}(?!\w)"), label) for text, label in index.literals if text in folded]
+    return [Span(*match.span(), label, LAYER) for pattern, label in bounded for match in pattern.finditer(folded)]
+
+
+def _phones(words: Words, index: RosterIndex) -> list[Span]:
+    if not index.phones:
+        return []
+    said = ((start, end, digits) for start, end, digits in digits_in(words.text) if len(digits) >= PHONE_DIGITS - 1)
+    return [Span(start, end, "TEL", LAYER) for start, end, digits in said if any(phone in digits for phone in index.phones)]
+
+
+def _rows(words: Words, index: RosterIndex) -> list[Span]:
+    """Towns, addresses with the number before them, and names of short words."""
+    spans = []
+    for row, label in index.rows:
+        for i, word in enumerate(words.words):
+            if word != row[0] or tuple(words.words[i : i + len(row)]) != row:
+                continue
+            if len(row) == 1 and is_doubtful(word) and (words.opens(i) or not words.capital(i)):
+                continue
+            number = _HOUSE_NUMBER.search(words.gaps[i]) if label == "ADRESSE" else None
+            start = words.starts[i] - (len(words.gaps[i]) - number.start() if number else 0)
+            spans.append(Span(start, words.end(i + len(row) - 1), label, LAYER))
+    return spans
+
+
+def _hits(words: Words, index: RosterIndex) -> Hits:
+    """Word ─▶ the roster's words that it is, exactly, in two pieces or misheard."""
+    hits: Hits = {}
+    exact, heads, tails, halves, function = index.exact, index.heads, index.tails, index.halves, lexicon().function
+    for i, word in enumerate(words.words):
+        if word in exact:
+            hits[i] = exact[word]
+        elif word in halves and words.soft(i + 1) and (pair := exact.get(word + words.words[i + 1])):
+            hits[i] = hits[i + 1] = pair if not is_known(words.words[i + 1]) else _doubted(pair)
+        elif word not in function and (word[:2] in heads or word[-2:] in tails) and (close := _misheard(word, index)):
+            hits[i] = close
+    return hits
+
+
+def _doubted(found: tuple[NameWord, ...]) -> tuple[NameWord, ...]:
+    return tuple(NameWord(one.word, one.label, one.person, True) for one in found)
+
+
+def _same_name(word: str, index: RosterIndex) -> tuple[NameWord, ...] | None:
+    return index.exact.get(word) or _misheard(word, index)
+
+
+def _misheard(word: str, index: RosterIndex) -> tuple[NameWord, ...] | None:
+    """The roster's word that ``word`` is but for one letter; ordinary words are themselves."""
+    if len(word) < MIN_FUZZY - 1:
+        return None
+    close = {*index.heads.get(word[:2], ()), *index.tails.get(word[-2:], ())}
+    for candidate in sorted(close):
+        if abs(len(candidate) - len(word)) < 2 and is_one_letter_off(word, candidate) and not is_known(word):
+            return index.exact[candidate]
+    return None
+
+
+def is_one_letter_off(one: str, other: str) -> bool:
+    """Whether one letter changed, added or left out makes the words equal (equal words are too)."""
+    shorter, longer = sorted((one, other), key=len)
+    same = next((k for k, (a, b) in enumerate(zip(shorter, longer, strict=False)) if a != b), len(shorter))
+    return longer[same + 1 :] == (shorter[same:] if len(shorter) < len(longer) else shorter[same + 1 :])
+
+
+def _is_meant(words: Words, i: int, hits: Hits) -> bool:
+    """Whether word ``i`` is the name and not the ordinary word or the eponym that it also is."""
+    if is_guarded(words, i):
+        return False
+    if not all(one.doubtful for one in hits[i]):
+        return True
+    if words.capital(i) and (not words.opens(i) or any(one.label == "PRENOM" for one in hits[i])):
+        return True
+    return _beside_own(words, i, hits) or _is_announced(words, i)
+
+
+def _beside_own(words: Words, i: int, hits: Hits) -> bool:
+    """Whether another word of the same name stands beside word ``i``."""
+    own = {one.person for one in hits[i]}
+    beside = [k for k, joined in ((i - 1, words.soft(i)), (i + 1, words.soft(i + 1))) if joined and k in hits]
+    return any(words.words[k] != words.words[i] and not own.isdisjoint(one.person for one in hits[k]) for k in beside)
+
+
+def _is_announced(words: Words, i: int) -> bool:
+    if i == 0 or words.new_text(i):
+        return False
+    before = words.words[i - 1]
+    if before in cues().titles:
+        return words.near(i) or words.gaps[i] == ". "
+    return words.near(i) and (before in _NAME_CUES or (before in cues().relations and words.words[i - 2] in cues().possessives))
+
+
+def _as_said(words: Words, i: int, hits: Hits) -> NameWord:
+    """Of several people who bear word ``i``, the one that the words around it name."""
+    found = hits[i]
+    if len(found) == 1:
+        return found[0]
+    doctor = not cues().doctor_titles.isdisjoint(words.words[max(0, i - 2) : i])
+    beside = {one.person for k in (i - 1, i + 1) for one in hits.get(k, ())}
+    return max(found, key=lambda one: (one.label == "MEDECIN" and doctor, one.person in beside, -one.person))
+
+
+def _name_spans(words: Words, said: dict[int, NameWord], index: RosterIndex) -> list[Span]:
+    """One span for neighbours of one name with one label, short words of the same name included."""
+    spans: list[Span] = []
+    done = -1
+    for i, one in said.items():
+        if i <= done:
+            continue
+        first = last = i
+        while first - 1 > done and words.soft(first) and one.person in index.short.get(words.words[first - 1], ()):
+            first -= 1
+        while words.soft(last + 1) and _same_span(words.words[last + 1], said.get(last + 1), one, index):
+            last += 1
+        while last > i and last not in said:  # a particle at the end belongs to what follows
+            last -= 1
+        spans.append(words.span(first, last, one.label, LAYER))
+        done = last
+    return spans
+
+
+def _same_span(word: str, other: NameWord | None, one: NameWord, index: RosterIndex) -> bool:
+    if other is not None:
+        return (other.person, other.label) == (one.person, one.label)
+    return one.person in index.short.get(word, ())

@@ -1,0 +1,56 @@
+"""A chunk of rows cleaned in one go by a worker: what ``make_parts`` sends out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llmft.dialogue import Fault, as_line
+from llmft.errors import DialogueError
+from llmft.prepare.counts import facts
+from llmft.prepare.lineage import is_erased, origin_line, origin_of
+from llmft.prepare.outcome import key_fields, keys_of
+from llmft.prepare.parts import Part
+from llmft.prepare.record import CleanOptions, Refused, Row, clean_row
+from llmft.prepare.report import ERASED
+
+
+@dataclass(frozen=True)
+class ChunkOptions:
+    """What a worker must know."""
+
+    clean: CleanOptions
+    salt: bytes
+    tombstones: frozenset[str]
+    near_duplicates: bool
+    strict: bool
+
+
+def clean_chunk(options: ChunkOptions, rows: Sequence[Row]) -> Part:
+    """Clean ``rows`` one by one; raises :class:`DialogueError` for a bad one when ``strict``."""
+    import numpy as np
+
+    lines, keys = [], []
+    notes: dict[str, list] = {name: [] for name in ("faults", "refused", "origins", "facts", "warnings", "files")}
+    for row in rows:
+        notes["files"].append(row.file)
+        result = clean_row(row, options.clean)
+        if isinstance(result, Fault):
+            if options.strict:
+                raise DialogueError(f"{result}; mend the row, or leave out --strict to set bad rows aside")
+            notes["faults"].append([result.file, result.line, result.field, result.reason])
+            continue
+        call = result.call
+        if isinstance(result, Refused):
+            notes["refused"].append([call.file, call.row, result.reason])
+            continue
+        dialogue = result.dialogue
+        if is_erased(call.subject, dialogue.id, options.salt, options.tombstones):
+            notes["refused"].append([call.file, call.row, ERASED])
+            continue
+        lines.append(as_line(dialogue.model_copy(update={"split": None})))
+        keys.append(keys_of(dialogue, call, near=options.near_duplicates))
+        notes["origins"].append(origin_line(origin_of(call, dialogue.id, options.salt)))
+        notes["facts"].append(facts(dialogue.model_dump(exclude_defaults=True), has_triage=result.has_triage))
+        notes["warnings"] += [[w.file, w.line, w.field, w.reason] for w in result.warnings]
+    return Part(tuple(lines), np.array(keys, dtype=np.dtype(key_fields())), notes)

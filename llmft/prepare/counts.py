@@ -1,0 +1,143 @@
+"""What happens to rows, counted one by one in any number of processes and added up at the end.
+
+One counter holds everything, so that merging is addition and the order of the workers leaves no trace.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+from llmft.dialogue import Fault, Split, read_triage
+
+SPLITS: tuple[str, ...] = get_args(Split)
+WORDS_BIN = 10  # words; the width of a bar in the histogram
+UNKNOWN, NONE = "unlabelled", "none"
+
+Key = tuple[str | int, ...]
+Pairs = tuple[tuple[int, int], ...]
+
+
+class Facts(NamedTuple):
+    """What the report needs of one dialogue; nothing that was said."""
+
+    lang: str
+    source: str
+    license: str
+    consent: str
+    specialty: str
+    urgency: str
+    confidence: str
+    turns: int
+    words: int
+    has_triage: bool
+    deidentified: bool
+    placeholders: tuple[tuple[str, int], ...]
+    layers: tuple[tuple[str, int], ...]
+
+
+def facts(record: Mapping[str, Any], *, has_triage: bool | None = None) -> Facts:
+    """The facts of a dialogue as JSON has it (``as_line``); pass ``has_triage`` where it is known already, which is fast."""
+    turns, labels, deid = record["turns"], record.get("labels") or {}, record.get("deid") or {}
+    return Facts(
+        lang=record["lang"],
+        source=record.get("source", "real"),
+        license=record.get("license") or NONE,
+        consent=_basis(record.get("consent")),
+        specialty=labels.get("specialty", UNKNOWN),
+        urgency=labels.get("urgency", UNKNOWN),
+        confidence=labels.get("confidence", "generated") if labels else UNKNOWN,
+        turns=len(turns),
+        words=sum(turn["text"].count(" ") + 1 for turn in turns),  # texts have single spaces by now
+        has_triage=read_triage(turns[-1]["text"]) is not None if has_triage is None else has_triage,
+        deidentified=deid.get("status") == "done",
+        placeholders=tuple(deid.get("counts", {}).items()),
+        layers=tuple(deid.get("layers", {}).items()),
+    )
+
+
+def _basis(consent: Mapping[str, str] | None) -> str:
+    """Lawful basis, purpose and end on one line."""
+    if not consent:
+        return NONE
+    end = f", until {consent['expires']}" if consent.get("expires") else ""
+    return f"{consent.get('basis', '?')}, {consent.get('purpose', '?')}{end}"
+
+
+class Counts:
+    """What happened to rows: (what, …) ─▶ how often."""
+
+    def __init__(self, counter: Mapping[Key, int] | None = None) -> None:
+        """Start from nothing, or from an earlier count."""
+        self.counter: Counter[Key] = Counter(counter or {})
+
+    def read(self, file: str, rows: int = 1) -> None:
+        """``rows`` of ``file`` came in, good or bad."""
+        self.counter["rows", "in"] += rows
+        self.counter["file", file, "rows"] += rows
+
+    def quarantine(self, fault: Fault) -> None:
+        """A row is no dialogue."""
+        self.counter["rows", "quarantined"] += 1
+        self.counter["file", fault.file, "quarantined"] += 1
+        self.counter["quarantine", _without_numbers(f"{fault.field}: {fault.reason}" if fault.field else fault.reason)] += 1
+
+    def refuse(self, reason: str) -> None:
+        """A good row that may not be used: erased, another language, personal data left over, …"""
+        self.counter["rows", "refused"] += 1
+        self.counter["refusal", _without_numbers(reason)] += 1
+
+    def duplicate(self, kind: Literal["exact", "near"], *, across: bool = False) -> None:
+        """A row says what an earlier one says; ``across``: they would have stood in different splits."""
+        self.counter["rows", "duplicates"] += 1
+        self.counter["duplicate", f"{kind}, {'across' if across else 'within'} splits"] += 1
+
+    def keep(self, row: Facts, split: str) -> None:
+        """A row goes out."""
+        count = self.counter
+        count["rows", "out"] += 1
+        for name in ("lang", "source", "license", "consent", "specialty", "urgency", "confidence"):
+            count[name, split, getattr(row, name)] += 1
+        count["split", split] += 1
+        count["turns", row.turns] += 1
+        count["words", row.words // WORDS_BIN * WORDS_BIN] += 1
+        count["without triage", split] += not row.has_triage
+        count["deidentified", "done" if row.deidentified else "not done"] += 1
+        for label, number in row.placeholders:
+            count["placeholder", label] += number
+        for layer, number in row.layers:
+            count["layer", layer] += number
+
+    def merge(self, other: Counts) -> None:
+        """Add what another worker counted."""
+        self.counter.update(other.counter)
+
+    def as_json(self) -> list[list[str | int]]:
+        """The same counts as JSON, sorted."""
+        return [[*key, n] for key, n in sorted(self.counter.items(), key=lambda item: tuple(map(str, item[0]))) if n]
+
+    @classmethod
+    def from_json(cls, rows: Iterable[list[Any]]) -> Counts:
+        """What :meth:`as_json` wrote."""
+        return cls({tuple(key): number for *key, number in rows})
+
+    def total(self, *key: str | int) -> int:
+        """One count."""
+        return self.counter[key]
+
+    def of(self, *prefix: str) -> dict[str, int]:
+        """Last part of the key ─▶ count, for the keys that begin with ``prefix``; sorted."""
+        size = len(prefix)
+        found = {str(key[-1]): n for key, n in self.counter.items() if key[:size] == prefix and len(key) == size + 1 and n}
+        return dict(sorted(found.items()))
+
+    def histogram(self, name: str) -> Pairs:
+        """(lower edge, rows) in order."""
+        return tuple(sorted((int(key[1]), n) for key, n in self.counter.items() if key[0] == name))
+
+
+def _without_numbers(reason: str) -> str:
+    """One line for reasons that differ in a number alone, such as a column."""
+    return re.sub(r"\d+", "N", reason)

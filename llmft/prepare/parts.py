@@ -1,0 +1,139 @@
+"""Rows cleaned in chunks by many workers, kept as parts on disk: memory stays flat, and a kill costs one chunk.
+
+.work/plan.json          what the parts were made of and how; another plan starts anew
+.work/part-00000.jsonl   the good dialogues of a chunk, one a line
+.work/part-00000.npy     their keys for duplicates and splits, one a row (``KEYS``)
+.work/part-00000.json    faults, counts and lineage; written last: with it the part is whole
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from llmft.run import atomic_path, write_json, write_text
+
+CHUNK_ROWS = 500
+AHEAD = 3  # chunks a worker that may wait, so that memory stays flat however fast the reader is
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What became of one chunk."""
+
+    lines: tuple[str, ...]  # dialogues as JSONL
+    keys: Any  # numpy structured array, one entry a line
+    notes: dict[str, Any]  # JSON: faults, counts, lineage
+
+
+class PartFolder:
+    """The parts on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        """``folder`` is made when the first part is written."""
+        self.folder = folder
+
+    def begin(self, plan: dict[str, Any]) -> None:
+        """Keep the parts of an interrupted run of the same plan; drop those of any other."""
+        path = self.folder / "plan.json"
+        try:
+            same = json.loads(path.read_text("utf-8")) == plan
+        except (OSError, ValueError):
+            same = False
+        if not same:
+            self.drop()
+            write_json(path, plan)
+
+    def has(self, number: int) -> bool:
+        """Whether the part is whole."""
+        return self._path(number, "json").is_file()
+
+    def write(self, number: int, part: Part) -> None:
+        """Write a part; its notes come last and make it whole."""
+        import numpy as np
+
+        write_text(self._path(number, "jsonl"), "".join(part.lines))
+        with atomic_path(self._path(number, "npy")) as partial, partial.open("wb") as file:
+            np.save(file, part.keys)
+        write_text(self._path(number, "json"), json.dumps(part.notes, ensure_ascii=False))
+
+    def lines(self, number: int) -> Iterator[str]:
+        """The dialogues of a part."""
+        with self._path(number, "jsonl").open(encoding="utf-8", newline="\n") as file:
+            yield from file
+
+    def keys(self, number: int) -> Any:
+        """The keys of a part's dialogues."""
+        import numpy as np
+
+        return np.load(self._path(number, "npy"))
+
+    def notes(self, number: int) -> dict[str, Any]:
+        """Faults, counts and lineage of a part."""
+        return dict(json.loads(self._path(number, "json").read_text("utf-8")))
+
+    def drop(self) -> None:
+        """Remove all parts."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, number: int, suffix: str) -> Path:
+        return self.folder / f"part-{number:05d}.{suffix}"
+
+
+def make_parts(
+    rows: Iterable[Row], clean: Callable[[Sequence[Row]], Part], folder: PartFolder, executor: Executor | None, workers: int
+) -> int:
+    """Clean ``rows`` chunk by chunk; returns the number of parts. Without an executor it happens here.
+
+    Chunks are cut in the source's order, so any number of workers gives the same parts.
+    """
+    waiting: deque[tuple[int, Future[Part]]] = deque()
+    number = 0
+    for chunk in _chunks(rows):
+        if folder.has(number):
+            pass
+        elif executor is None:
+            folder.write(number, clean(chunk))
+        else:
+            waiting.append((number, executor.submit(clean, chunk)))
+            if len(waiting) > AHEAD * workers:
+                _finish(waiting, folder)
+        number += 1
+    while waiting:
+        _finish(waiting, folder)
+    return number
+
+
+@contextmanager
+def worker_pool(workers: int, cluster: str | None) -> Iterator[Executor | None]:
+    """Processes on this machine, those of a Dask cluster at address ``cluster``, or none for one worker."""
+    if cluster is not None:
+        from distributed import Client
+
+        with Client(cluster) as client:
+            yield client.get_executor(pure=False)
+    elif workers > 1:
+        with ProcessPoolExecutor(workers) as pool:
+            yield pool
+    else:
+        yield None
+
+
+def _finish(waiting: deque[tuple[int, Future[Part]]], folder: PartFolder) -> None:
+    number, future = waiting.popleft()
+    folder.write(number, future.result())
+
+
+def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    iterator = iter(rows)
+    while chunk := list(islice(iterator, CHUNK_ROWS)):
+        yield chunk

@@ -1,0 +1,138 @@
+"""Splits that cannot leak: whoever shares a patient or a scenario family shares a split.
+
+A *group* is what hangs together: calls of one patient, calls of one family, and what links them in
+turn. Where calls have dates, groups with a recent call are the test set, as the model will meet
+later calls; the others are shared out by a seeded hash of the group, so that a group stays where it is when
+other calls come or go.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import xxhash
+
+from llmft.knowledge import Split
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+SHARES: dict[Split, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}  # of the groups
+EPOCH = date(1970, 1, 1)
+NO_DATE = 0  # a call of the first of January 1970 would be one, too
+Array = Any  # a numpy array
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What decides a row's split; arrays of one length."""
+
+    families: Array  # (rows,) uint64, 0: none
+    subjects: Array  # (rows,) uint64, 0: none
+    days: Array  # (rows,) int32, days since 1970
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The split of each row, by number in ``SPLITS``, and the date that decided."""
+
+    splits: Array  # (rows,) uint8
+    groups: Array  # (rows,) uint64, the group's name
+    recent_from: date | None
+
+
+def key_of(kind: str, name: str | None) -> int:
+    """A family or patient as a 64-bit key; 0 for none. Keys of different kinds never meet."""
+    return xxhash.xxh3_64_intdigest(f"{kind}:{name}".encode()) or 1 if name else 0
+
+
+def assign(keys: Keys, seed: int, recent_from: date | None = None) -> Assignment:
+    """The split of each row from its keys.
+
+    ``recent_from`` overrides the date from which calls count as recent; without it the date is chosen
+    where all calls have one, so that a tenth of the groups is recent.
+    """
+    import numpy as np
+
+    groups, days = group_names(keys.families, keys.subjects), keys.days
+    places = _places(groups, seed)
+    dated = len(days) > 0 and bool((days != NO_DATE).all())
+    if not dated:
+        ends = np.cumsum(list(SHARES.values()))[:-1]
+        return Assignment(np.searchsorted(ends, places, side="right").astype(np.uint8), groups, None)
+    newest = _newest(groups, days)
+    start = (recent_from - EPOCH).days if recent_from else _recent_start(groups, newest)
+    train = SHARES["train"] / (SHARES["train"] + SHARES["validation"])
+    splits = np.where(newest >= start, 2, np.where(places < train, 0, 1)).astype(np.uint8)
+    return Assignment(splits, groups, EPOCH + timedelta(days=int(start)))
+
+
+def group_names(families: Array, subjects: Array) -> Array:
+    """The name of each row's group: the smallest key among the rows that hang together, ``(rows,)`` uint64."""
+    import numpy as np
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    if len(families) == 0:
+        return np.zeros(0, np.uint64)
+    rows = np.arange(len(families))
+    keys, numbers = np.unique(np.concatenate([families, subjects]), return_inverse=True)
+    linked = np.concatenate([families, subjects]) != 0
+    row_ends, key_ends = np.concatenate([rows, rows])[linked], numbers[linked] + len(rows)
+    size = len(rows) + len(keys)
+    graph = coo_matrix((np.ones(len(row_ends), np.int8), (row_ends, key_ends)), shape=(size, size))
+    labels = connected_components(graph, directed=False)[1][: len(rows)]
+    own = np.where(families == 0, np.iinfo(np.uint64).max, families)
+    named = np.minimum(own, np.where(subjects == 0, np.iinfo(np.uint64).max, subjects))
+    smallest = np.full(labels.max() + 1, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(smallest, labels, named)
+    return smallest[labels]
+
+
+def folds(groups: Array, count: int, seed: int) -> Array:
+    """A fold for cross-validation of each row, from 0 to ``count - 1``; a group lies in one fold."""
+    import numpy as np
+
+    return (_places(groups, seed + 1) * count).astype(np.uint8)
+
+
+def leaks(assignment: Assignment, *keys: Array) -> int:
+    """How many patients, families or other keys stand in more than one split; 0 unless rows named their own split."""
+    import numpy as np
+
+    found = 0
+    for key in keys:
+        known = key != 0
+        pairs = np.unique(np.stack([key[known], assignment.splits[known].astype(np.uint64)]), axis=1)
+        found += int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
+    return found
+
+
+def _places(groups: Array, seed: int) -> Array:
+    """A number in [0, 1) of each group, the same one for the same seed (the finaliser of splitmix64)."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        mixed = groups + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    return (mixed >> np.uint64(11)).astype(np.float64) / 2**53
+
+
+def _newest(groups: Array, days: Array) -> Array:
+    """The newest day of each row's group."""
+    import numpy as np
+
+    _, numbers = np.unique(groups, return_inverse=True)
+    newest = np.full(numbers.max() + 1, np.iinfo(np.int32).min, np.int32)
+    np.maximum.at(newest, numbers, days.astype(np.int32))
+    return newest[numbers]
+
+
+def _recent_start(groups: Array, newest: Array) -> int:
+    """The first day of the newest tenth of the groups."""
+    import numpy as np
+
+    _, first = np.unique(groups, return_index=True)
+    return int(np.quantile(newest[first], 1 - SHARES["test"], method="higher"))
