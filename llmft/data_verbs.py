@@ -84,12 +84,19 @@ def label_command(arguments: argparse.Namespace) -> None:
     from llmft.prepare.labelling import export_labelling, label_studio_config
 
     dialogues = read_dialogues(arguments.set / f"{arguments.split}.jsonl")
-    form = arguments.form.replace("-", "_")
-    print(f"{arguments.output}: {export_labelling(arguments.output, dialogues, form)} calls")
-    if form == "label_studio":
+    print(f"{arguments.output}: {export_labelling(arguments.output, dialogues, arguments.form)} calls")
+    if arguments.form == "label-studio":
         config = arguments.output.with_suffix(".xml")
         write_text(config, label_studio_config())
         print(f"{config}: the project's labelling interface")
+
+
+def icd_command(arguments: argparse.Namespace) -> None:
+    """``llmft data icd``."""
+    from llmft.prepare.icd_import import import_table
+
+    table = import_table(arguments.file)
+    print(f"{table.path}: {table.codes} codes, {table.skipped} rows without one")
 
 
 def protocols_command(arguments: argparse.Namespace) -> int:

@@ -100,7 +100,7 @@ def test_a_file_without_codes_is_refused(tmp_path, own_data, content):
 def test_a_missing_file_is_one_sentence(tmp_path, own_data):
     with pytest.raises(LlmftError, match="cannot be read"):
         import_table(tmp_path / "none.csv")
-    with pytest.raises(LlmftError, match="llmft icd import"):
+    with pytest.raises(LlmftError, match="llmft data icd"):
         load_table()
 
 

@@ -126,6 +126,8 @@ def add_data(verbs: Verbs) -> None:
     out.add_argument("--split", default="train", help="train, validation or test")
     out.add_argument("--form", choices=("label-studio", "argilla"), default="label-studio")
     out.add_argument("--output", type=Path, required=True, help="JSON to write")
+    table = actions.add_parser("icd", help="import an ICD-10 table of your own (CSV of ATIH or SMT)")
+    table.add_argument("file", type=Path)
     checked = actions.add_parser("protocols", help="check protocol files (YAML) of your own")
     checked.add_argument("files", nargs="+", type=Path)
 

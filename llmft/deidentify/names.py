@@ -74,12 +74,10 @@ def _proven(words: Words, i: int) -> bool:
         return not (word == "marie" and (before in cues().reflexives or words.original(i)[-1] == "é"))
     if not words.capital(i) or words.original(i).isupper() and is_known(word):
         return False
-    if word in lists.places:
-        return before not in cues().place_before and before not in cues().determiners
     if words.opens(i):
         after = words.words[i + 1] if words.soft(i + 1) else ""
         return word in lists.first and word not in lists.lower and after in cues().verbs_after
-    return before not in cues().determiners
+    return before not in cues().determiners and not (word in lists.places and before in cues().place_before)
 
 
 def is_guarded(words: Words, i: int) -> bool:

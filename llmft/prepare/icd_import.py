@@ -112,7 +112,7 @@ def load_table(path: Path | None = None) -> dict[str, str]:
         with chosen.open(encoding="utf-8", newline="") as file:
             return {row[0]: row[1] for row in csv.reader(file) if len(row) == 2 and ICD10_PATTERN.match(row[0])}
     except OSError as error:
-        raise LlmftError(f"{chosen} cannot be read: {error.strerror}; make it with: llmft icd import FILE") from error
+        raise LlmftError(f"{chosen} cannot be read: {error.strerror}; make it with: llmft data icd FILE") from error
 
 
 def _rows(source: Path) -> list[list[str]]:

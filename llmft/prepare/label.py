@@ -113,7 +113,7 @@ def _codes(value: Any) -> tuple[str, ...]:
                 raise LabelError("icd10", "not the form of an ICD-10 code, such as R07.4")
             if not is_known(code):
                 raise LabelError(
-                    "icd10", f"{code} is not a code of the WHO table; import a national table with: llmft icd import"
+                    "icd10", f"{code} is not a code of the WHO table; import a national table with: llmft data icd FILE"
                 )
             codes[code] = None
     return tuple(codes)

@@ -141,7 +141,7 @@ def _cleaned(call: RawCall, record: Dialogue | None, options: CleanOptions) -> C
 def _silver(dialogue: Dialogue) -> Labels | None:
     """What the protocols' rules read in a call that nobody labelled."""
     found = weak_label(((turn.speaker, turn.text) for turn in dialogue.turns), dialogue.lang)
-    return found.labels.model_copy(update={"rule_confidence": found.confidence}) if found else None
+    return found.labels if found else None
 
 
 def _with_roles(call: RawCall, roles: Mapping[str, str] | None) -> RawCall | Fault:
