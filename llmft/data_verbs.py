@@ -52,7 +52,11 @@ def deidentify_command(arguments: argparse.Namespace) -> None:
     """``llmft deidentify``."""
     from llmft.deidentify.files import deidentify_file
 
-    print(deidentify_file(arguments.input, arguments.output))
+    found = deidentify_file(arguments.input, arguments.output)
+    replaced = ", ".join(f"{label} {count}" for label, count in sorted(found.labels.items())) or "nothing"
+    print(f"{arguments.output}: {found.written} of {found.rows} rows, replaced: {replaced}")
+    if found.quarantined:
+        print(f"{found.quarantine_path}: {found.quarantined} rows set aside, with reasons")
 
 
 def sql_command(arguments: argparse.Namespace) -> None:

@@ -4,193 +4,223 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from tiny_stage import (
+    FILES,
+    JSON_FILES,
+    SECRET,
+    changed,
+    chat,
+    contents,
+    lines_of,
+    nonsense,
+    options,
+    record,
+    splits_of,
+    tables,
+    write_rows,
+)
 
 from llmft.dialogue import as_line, read_dialogues, write_dialogues
 from llmft.errors import DialogueError, DiskError
-from llmft.prepare.readers import find_sources
-from llmft.prepare.stage import SPLITS, family_split, prepare, print_report
+from llmft.prepare.database import query
+from llmft.prepare.lineage import add_tombstone, open_vault, subject_key
+from llmft.prepare.record import RecordLine, clean_row
+from llmft.prepare.splits import SPLITS
+from llmft.prepare.stage import PrepareOptions, prepare
+from llmft.prepare.summary import print_report
 from llmft.prepare.synthesize import synthesize
 from llmft.run import sha256
 
-SECRET = "Zorglub9371"
-FILES = ["quarantine.jsonl", "report.json", "test.jsonl", "train.jsonl", "validation.jsonl"]
+BAD = [record(90, lang="de"), f"{{{SECRET}", record(1, family="other"), record(91, turns=[]), '{"id": 1, "id": 2}']
+BAD[2]["turns"][0]["text"] = f"{SECRET} {nonsense(400)}"  # the id of an earlier row, with other words
 
 
-def record(number: int, family: str | None = None, **changes: Any) -> dict[str, Any]:
-    turns = [{"speaker": "patient", "text": f"{SECRET} {number}"}, {"speaker": "operator", "text": "Oui."}]
-    row = {"schema_version": "1", "id": f"c{number}", "family_id": family or f"f{number}", "lang": "fr", "turns": turns}
-    return {**row, **changes}
+@pytest.fixture
+def given(tmp_path):
+    return options(tmp_path)
 
 
-def write_rows(path: Path, rows: list[Any]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8")
-    return path
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def splits_of(folder: Path) -> dict[str, str]:
-    """Dialogue id ─▶ the split whose file holds it."""
-    return {dialogue.id: split for split in SPLITS for dialogue in read_dialogues(folder / f"{split}.jsonl")}
-
-
-BAD = [record(90, lang="de"), f"{{{SECRET}", record(1), record(91, turns=[]), '{"id": 1, "id": 2}']
-
-
-def test_rows_in_are_rows_out_and_quarantined(tmp_path):
-    source = write_rows(tmp_path / "calls.jsonl", [*(record(n) for n in range(40)), *BAD])
-    report = prepare([source], tmp_path / "out")
-    assert (report.rows_in, report.rows_out, report.quarantined) == (45, 40, 5)
+def test_every_row_is_out_quarantined_duplicate_or_refused(tmp_path, given):
+    near = record(3, id="near")
+    near["turns"][0]["text"] += " bonjour"
+    rows = [*(record(n) for n in range(40)), *BAD, record(3, id="again"), near]
+    salt = open_vault(given.vault)
+    add_tombstone(given.vault, subject_key("P7", salt), "2026-11-21", [])
+    places = [write_rows(tmp_path / "a.jsonl", rows), write_rows(tmp_path / "b.jsonl", [chat(50, subject="P7"), chat(51)])]
+    report = prepare(places, tmp_path / "out", changed(given, near_duplicates=True))
+    assert (report.rows_in, report.rows_out, report.quarantined, report.duplicates, report.refused) == (49, 41, 5, 2, 1)
     assert sorted(contents(tmp_path / "out")) == FILES
-    assert len(splits_of(tmp_path / "out")) == 40
-    assert report.splits == dict(Counter(dict.fromkeys(SPLITS, 0)) | Counter(splits_of(tmp_path / "out").values()))
+    counts = {name: len(lines_of(tmp_path / "out" / name)) for name in JSON_FILES}
+    assert report.splits == {split: counts[f"{split}.jsonl"] for split in SPLITS}
+    assert counts["quarantine.jsonl"] == 5 and counts["duplicates.jsonl"] == 2 and counts["refused.jsonl"] == 1
+    assert counts["lineage.jsonl"] == 41 + 2
     assert json.loads((tmp_path / "out" / "report.json").read_text("utf-8")) == json.loads(json.dumps(asdict(report)))
+    kinds = [(row["id"], row["kind"], row["same_as"]) for row in lines_of(tmp_path / "out" / "duplicates.jsonl")]
+    assert kinds == [("again", "exact", "c3"), ("near", "near", "c3")]
+    assert lines_of(tmp_path / "out" / "refused.jsonl") == [{"file": str(places[1]), "line": 1, "reason": "erased"}]
 
 
-def test_quarantine_says_where_and_why_and_never_what(tmp_path):
+def test_quarantine_says_where_and_why_and_nothing_but_the_splits_says_what(tmp_path, given):
     source = write_rows(tmp_path / "calls.jsonl", [record(1), *BAD])
-    prepare([source], tmp_path / "out")
-    rows = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text("utf-8").splitlines()]
-    assert [(row["line"], row["field"]) for row in rows] == [(2, "lang"), (3, ""), (4, "id"), (5, "turns"), (6, "")]
+    prepare([source], tmp_path / "out", given)
+    rows = lines_of(tmp_path / "out" / "quarantine.jsonl")
+    assert [(row["line"], row["field"]) for row in rows] == [(2, "lang"), (3, ""), (5, "turns"), (6, ""), (4, "id")]
     assert all(row["file"] == str(source) and row["reason"] for row in rows)
-    for name in ("quarantine.jsonl", "report.json"):
-        assert SECRET not in (tmp_path / "out" / name).read_text("utf-8")
+    silent = set(FILES) - {f"{split}.jsonl" for split in SPLITS} - {"calls.duckdb"}
+    assert [name for name in silent if SECRET.encode() in contents(tmp_path / "out")[name]] == []
+    assert any(SECRET.encode() in (tmp_path / "out" / f"{split}.jsonl").read_bytes() for split in SPLITS)
 
 
-def test_a_second_run_gives_the_same_bytes(tmp_path):
+def test_a_second_run_gives_the_same_set(tmp_path, given):
     write_rows(tmp_path / "in" / "a.jsonl", [*(record(n) for n in range(30)), *BAD])
-    prepare([tmp_path / "in"], tmp_path / "out", seed=5)
+    prepare([tmp_path / "in"], tmp_path / "out", changed(given, seed=5))
     before = contents(tmp_path / "out")
-    prepare([tmp_path / "in"], tmp_path / "out", seed=5)
+    prepare([tmp_path / "in"], tmp_path / "out", changed(given, seed=5))
     assert contents(tmp_path / "out") == before
-    prepare([tmp_path / "in"], tmp_path / "out", seed=6)
-    assert contents(tmp_path / "out")["train.jsonl"] != before["train.jsonl"]
+    prepare([tmp_path / "in"], tmp_path / "out", changed(given, seed=6))
+    after = contents(tmp_path / "out")
+    assert after["train.jsonl"] != before["train.jsonl"]
+    assert after["versions.jsonl"].startswith(before["versions.jsonl"])  # erasure must know the older files
 
 
-def test_the_rows_own_splits_are_honoured(tmp_path):
-    calls = list(synthesize(120, seed=2))
+def test_the_database_holds_the_set(tmp_path, given):
+    prepare([write_rows(tmp_path / "calls.jsonl", [record(n) for n in range(12)])], tmp_path / "out", given)
+    held = tables(tmp_path / "out" / "calls.duckdb")
+    assert {row[0]: row[1] for row in held["dialogues"]} == splits_of(tmp_path / "out")
+    assert len(held["turns"]) == 24 and len(held["lineage"]) == 12
+    assert query(tmp_path / "out" / "calls.duckdb", "SELECT count(*) FROM dialogues").rows == ((12,),)
+
+
+def test_the_rows_own_splits_are_honoured_and_clean_rows_keep_their_bytes(tmp_path, given):
+    calls = [call.model_copy(update={"deid": {"status": "done"}}) for call in synthesize(60, seed=2)]
     write_dialogues(tmp_path / "calls.jsonl", calls)
-    report = prepare([tmp_path / "calls.jsonl"], tmp_path / "out")
-    assert report.split_by == "record" and report.warnings == ()
+    report = prepare([tmp_path / "calls.jsonl"], tmp_path / "out", given)
+    assert report.split_by == "record" and [w for w in report.warnings if "emergenc" not in w] == []
     assert splits_of(tmp_path / "out") == {call.id: call.split for call in calls}
     written = "".join((tmp_path / "out" / f"{split}.jsonl").read_text("utf-8") for split in SPLITS)
     assert written == "".join(as_line(call) for split in SPLITS for call in calls if call.split == split)
 
 
-def test_splits_are_by_whole_family_and_have_their_shares(tmp_path):
-    rows = [record(n, family=f"fam{n // 3}") for n in range(1500)]
-    report = prepare([write_rows(tmp_path / "calls.jsonl", rows)], tmp_path / "out")
+def test_splits_are_by_whole_family_and_have_their_shares(tmp_path, given):
+    rows = [record(n, family=f"fam{n // 2}") for n in range(1000)]
+    report = prepare([write_rows(tmp_path / "calls.jsonl", rows)], tmp_path / "out", given)
     splits = splits_of(tmp_path / "out")
     homes: dict[str, set[str]] = {}
     for row in rows:
         homes.setdefault(row["family_id"], set()).add(splits[row["id"]])
-    assert report.split_by == "family" and report.families == 500 == len(homes)
+    assert report.split_by == "group" and report.families == 500 == len(homes)
     assert all(len(home) == 1 for home in homes.values())
+    assert report.leaks == {"patients": 0, "families": 0}
     for split, share in {"train": 0.8, "validation": 0.1, "test": 0.1}.items():
-        assert report.splits[split] / 1500 == pytest.approx(share, abs=0.04)
+        assert report.splits[split] / 1000 == pytest.approx(share, abs=0.04)
 
 
-def test_a_family_stays_in_its_split_when_rows_come(tmp_path):
-    few, more = ([record(n) for n in range(count)] for count in (50, 120))
-    prepare([write_rows(tmp_path / "few.jsonl", few)], tmp_path / "few")
-    prepare([write_rows(tmp_path / "more.jsonl", more[::-1])], tmp_path / "more")
-    more_splits = splits_of(tmp_path / "more")
-    assert {name: more_splits[name] for name in splits_of(tmp_path / "few")} == splits_of(tmp_path / "few")
-
-
-@given(st.text(), st.integers(0, 10))
-@settings(deadline=None)
-def test_every_family_has_a_split(family, seed):
-    if not any("\ud800" <= letter <= "\udfff" for letter in family):
-        assert family_split(family, seed) in SPLITS
-        assert family_split(family, seed) == family_split(family, seed)
-
-
-def test_rows_of_which_only_some_name_a_split_are_split_by_family(tmp_path):
+def test_rows_of_which_only_some_name_a_split_are_split_by_group(tmp_path, given):
     rows = [record(n, split="test") for n in range(3)] + [record(n) for n in range(3, 40)]
-    report = prepare([write_rows(tmp_path / "calls.jsonl", rows)], tmp_path / "out")
-    assert report.split_by == "family"
+    report = prepare([write_rows(tmp_path / "calls.jsonl", rows)], tmp_path / "out", given)
+    assert report.split_by == "group"
     assert report.warnings[0].startswith("only 3 of 40 rows name a split")
     for split in SPLITS:
         assert {dialogue.split for dialogue in read_dialogues(tmp_path / "out" / f"{split}.jsonl")} <= {split}
 
 
-def test_an_empty_split_and_a_crossing_family_are_warned_of(tmp_path):
+def test_an_empty_split_and_a_crossing_family_are_warned_of(tmp_path, given):
     rows = [record(1, "f", split="train"), record(2, "f", split="test"), record(3, split="train")]
-    report = prepare([write_rows(tmp_path / "calls.jsonl", rows)], tmp_path / "out")
+    report = prepare([write_rows(tmp_path / "calls.jsonl", rows)], tmp_path / "out", given)
+    assert report.leaks == {"patients": 0, "families": 1}
     assert report.warnings[0].startswith("1 families stand in more than one split")
     assert report.warnings[1].startswith("validation would be empty")
     assert (tmp_path / "out" / "validation.jsonl").read_bytes() == b""
 
 
-def test_rows_without_a_triage_block_are_counted(tmp_path):
+def test_rows_without_a_triage_block_are_counted(tmp_path, given):
     calls = [json.loads(as_line(call)) for call in synthesize(30, seed=2)]
     rows = calls + [record(n, split="train") for n in range(4)] + [record(9, split="test")]
-    report = prepare([write_rows(tmp_path / "calls.jsonl", rows)], tmp_path / "out")
+    report = prepare([write_rows(tmp_path / "calls.jsonl", rows)], tmp_path / "out", given)
     assert report.without_triage == {"train": 4, "validation": 0, "test": 1}
     assert report.specialties["unlabelled"] == report.urgencies["unlabelled"] == 5
     assert sum(report.languages.values()) == sum(report.urgencies.values()) == sum(report.specialties.values()) == 35
 
 
-def test_labels_are_read_from_the_block_where_the_row_has_none(tmp_path):
+def test_labels_are_read_from_the_block_where_the_row_has_none(tmp_path, given):
     call = json.loads(as_line(next(iter(synthesize(1, seed=2)))))
     labels = call.pop("labels")
-    report = prepare([write_rows(tmp_path / "calls.jsonl", [call])], tmp_path / "out")
+    report = prepare([write_rows(tmp_path / "calls.jsonl", [call])], tmp_path / "out", given)
     assert report.specialties == {labels["specialty"]: 1} and report.urgencies == {labels["urgency"]: 1}
+    assert tables(tmp_path / "out" / "calls.duckdb")["labels"][0][1:3] == (labels["urgency"], labels["specialty"])
 
 
-def test_folders_globs_and_repeated_names_are_read_once(tmp_path):
-    write_rows(tmp_path / "in" / "b.jsonl", [record(2)])
-    write_rows(tmp_path / "in" / "deep" / "a.jsonl", [record(1)])
-    write_rows(tmp_path / "in" / "quarantine.jsonl", ["{}"])
-    write_rows(tmp_path / "in" / "notes.txt", ["hello"])
-    places = [tmp_path / "in", tmp_path / "in" / "*.jsonl", tmp_path / "in" / "deep" / ".." / "b.jsonl"]
-    with_glob = [source.path.name for source in find_sources(places)]
-    assert with_glob == ["b.jsonl", "a.jsonl", "quarantine.jsonl"]  # a glob takes what it names
-    assert prepare([tmp_path / "in"], tmp_path / "out").rows_in == 2
+def test_labels_that_contradict_a_near_identical_call_are_warned_of(tmp_path, given):
+    first, second = chat(1, labels={"urgency": "U1", "specialty": "cardiologie"}), chat(1, labels={"urgency": "U4"}, id="other")
+    second["messages"][0]["content"] += " bonjour"
+    rows = [first, second, chat(2)]
+    report = prepare([write_rows(tmp_path / "c.jsonl", rows)], tmp_path / "out", changed(given, near_duplicates=True))
+    assert any(warning.startswith("1 calls are labelled otherwise") for warning in report.warnings)
+    (entry,) = lines_of(tmp_path / "out" / "duplicates.jsonl")
+    assert (entry["id"], entry["same_as"], entry["conflict"]) == ("other", "c1", "labels.urgency")
 
 
-def test_an_id_stands_in_one_file_only(tmp_path):
+def test_an_id_stands_for_one_call_only(tmp_path, given):
     first = write_rows(tmp_path / "a.jsonl", [record(1), record(2)])
-    second = write_rows(tmp_path / "b.jsonl", ["", record(3), record(2, lang="en")])
-    report = prepare([first, second], tmp_path / "out")
+    second = write_rows(tmp_path / "b.jsonl", ["", record(3), record(4, id="c2")])
+    report = prepare([first, second], tmp_path / "out", given)
     assert report.rows_out == 3
-    row = json.loads((tmp_path / "out" / "quarantine.jsonl").read_text("utf-8"))
-    assert row == {"file": str(second), "line": 3, "field": "id", "reason": "the id appeared in an earlier file"}
+    (row,) = lines_of(tmp_path / "out" / "quarantine.jsonl")
+    assert row == {"file": str(second), "line": 3, "field": "id", "reason": "the id appeared in an earlier row, with other words"}
     assert [source["quarantined"] for source in report.sources] == [0, 1]
 
 
-def test_sources_and_files_are_named_with_their_hashes(tmp_path):
+def test_sources_and_files_are_named_with_their_hashes(tmp_path, given):
     source = write_rows(tmp_path / "calls.jsonl", [record(n) for n in range(5)])
-    report = prepare([source], tmp_path / "out")
+    report = prepare([source], tmp_path / "out", given)
     assert report.sources == (
-        {"path": str(source), "format": "jsonl", "rows": 5, "quarantined": 0, "sha256": {"calls.jsonl": sha256(source)}},
+        {"path": str(source), "format": "jsonl", "sha256": {"calls.jsonl": sha256(source)}, "rows": 5, "quarantined": 0},
     )
     assert report.guessed == (f"{source}: format jsonl",)
-    assert report.files == {name: sha256(tmp_path / "out" / name) for name in FILES if name != "report.json"}
-    assert prepare([source], tmp_path / "out", file_format="jsonl").guessed == ()
+    assert report.files == {name: sha256(tmp_path / "out" / name) for name in JSON_FILES}
 
 
-def test_strict_stops_at_the_first_bad_row_and_writes_nothing(tmp_path):
-    source = write_rows(tmp_path / "calls.jsonl", [record(1), *BAD])
+def test_what_a_set_may_hold_besides(tmp_path, given):
+    roster = tmp_path / "doctors.csv"
+    roster.write_text("doctor_id,name,specialty\nD1,Dr Exemple,cardiologie\n", "utf-8")
+    rows = [record(n, f"f{n // 2}") for n in range(60)]
+    out = tmp_path / "out"
+    prepare([write_rows(tmp_path / "c.jsonl", rows)], out, changed(given, folds=3, parquet=True, doctors=roster))
+    splits, folds = splits_of(out), {row["id"]: row["fold"] for row in lines_of(out / "folds.jsonl")}
+    assert set(folds) == {name for name, split in splits.items() if split != "test"}
+    assert set(folds.values()) == {0, 1, 2}
+    assert all(folds[f"c{n}"] == folds[f"c{n + 1}"] for n in range(0, 60, 2) if f"c{n}" in folds)
+    assert len(tables(out / "calls.duckdb")["doctors"]) == 1
+    again = prepare([out / f"{split}.parquet" for split in SPLITS], tmp_path / "again", given)
+    assert (again.rows_out, again.split_by) == (60, "record")
+    assert [(tmp_path / "again" / f"{s}.jsonl").read_bytes() for s in SPLITS] == [(out / f"{s}.jsonl").read_bytes() for s in SPLITS]
+    assert prepare([out], tmp_path / "third", given).quarantined == 0  # neither folds nor doctors are calls
+
+
+def test_strict_stops_at_the_first_bad_row_and_leaves_the_set_as_it_was(tmp_path, given):
+    source = write_rows(tmp_path / "calls.jsonl", [record(1), record(2)])
+    prepare([source], tmp_path / "out", given)
+    before = contents(tmp_path / "out")
+    write_rows(source, [record(1), *BAD])
     with pytest.raises(DialogueError, match=r"calls\.jsonl:2: field lang: .*--strict") as caught:
-        prepare([source], tmp_path / "out", strict=True)
+        prepare([source], tmp_path / "out", changed(given, strict=True))
     assert SECRET not in str(caught.value)
-    assert not (tmp_path / "out").exists()
+    assert contents(tmp_path / "out") == before
+
+
+def test_strict_does_not_trust_the_parts_of_a_run_that_was_not(tmp_path, given):
+    source = write_rows(tmp_path / "calls.jsonl", [record(1), *BAD])
+    (tmp_path / "out" / "versions.jsonl").mkdir(parents=True)  # so that the first run fails after its parts are made
+    with pytest.raises(IsADirectoryError):
+        prepare([source], tmp_path / "out", given)
+    assert (tmp_path / "out" / ".work" / "part-00000.json").is_file()
+    with pytest.raises(DialogueError, match="--strict"):
+        prepare([source], tmp_path / "out", changed(given, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -198,97 +228,87 @@ def test_strict_stops_at_the_first_bad_row_and_writes_nothing(tmp_path):
     [
         ("absent.jsonl", None, "absent.jsonl does not exist; name a file"),
         ("*.jsonl", None, "does not exist; name a file"),
-        ("in", [], "holds no .jsonl file"),
-        ("calls.csv", ["id,text"], "a .csv file is no known format"),
-        ("calls", ["x"], "a nameless file is no known format"),
+        ("in", [], "holds no file of a known form"),
+        ("calls.docx", ["id,text"], "a .docx file is no known form"),
+        ("calls", ["x"], "a nameless file is no known form"),
+        ("calls.csv", ["id,age", "1,2"], "no column was found that holds the words of the call (columns: id, age)"),
         ("empty.jsonl", [""], "none of 0 rows is a usable dialogue; see"),
         ("bad.jsonl", BAD[:2], "none of 2 rows is a usable dialogue; the first: "),
     ],
 )
-def test_nothing_usable_is_one_sentence(tmp_path, place, rows, sentence):
+def test_nothing_usable_is_one_sentence(tmp_path, given, place, rows, sentence):
     if place == "in":
         (tmp_path / "in").mkdir()
     elif rows is not None:
         write_rows(tmp_path / place, rows)
     with pytest.raises(DialogueError) as caught:
-        prepare([tmp_path / place], tmp_path / "out")
+        prepare([tmp_path / place], tmp_path / "out", given)
     assert sentence in str(caught.value)
     assert SECRET not in str(caught.value) and "\n" not in str(caught.value)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists() or contents(tmp_path / "out") == {}
 
 
-def test_no_source_and_unknown_formats_are_refused(tmp_path):
-    with pytest.raises(DialogueError, match="no source was given"):
-        prepare([], tmp_path / "out")
-    with pytest.raises(DialogueError, match="format 'xls' is not one of auto, jsonl, ddxplus"):
-        prepare([tmp_path], tmp_path / "out", file_format="xls")
-
-
-def test_a_folder_is_not_read_as_a_file(tmp_path):
-    (tmp_path / "odd.jsonl" / "in.jsonl").mkdir(parents=True)
-    with pytest.raises(DialogueError, match="holds no .jsonl file"):
-        prepare([tmp_path / "odd.jsonl"], tmp_path / "out")
-
-
-def test_sources_are_never_overwritten(tmp_path):
-    source = write_rows(tmp_path / "out" / "train.jsonl", [record(1)])
+@pytest.mark.parametrize("name", ["train.jsonl", "lineage.jsonl", "train.parquet", "folds.jsonl"])
+def test_sources_are_never_overwritten(tmp_path, given, name):
+    source = write_rows(tmp_path / "out" / name, [record(1)])
     before = source.read_bytes()
-    with pytest.raises(DialogueError, match=r"train\.jsonl is a source and would be overwritten; choose another"):
-        prepare([tmp_path / "out"], tmp_path / "out")
+    told = changed(given, read=type(given.read)(file_format="jsonl"))
+    with pytest.raises(DialogueError, match=rf"{name} is a source and would be overwritten; choose another"):
+        prepare([source], tmp_path / "out", told)
     assert source.read_bytes() == before
 
 
-def test_the_output_must_be_a_folder(tmp_path):
+def test_the_output_must_be_a_folder(tmp_path, given):
     source = write_rows(tmp_path / "calls.jsonl", [record(1)])
     with pytest.raises(DiskError, match="is a file; choose a folder"):
-        prepare([source], source)
+        prepare([source], source, given)
 
 
-def test_a_run_killed_while_writing_leaves_whole_files_and_no_report(tmp_path):
-    """Killed at each of its renames in turn, the folder never claims to be whole; a rerun mends it."""
-    source = write_rows(tmp_path / "calls.jsonl", [record(n) for n in range(60)])
-    script = (
-        "import os, signal, sys; from pathlib import Path; from llmft.prepare.stage import prepare\n"
-        "left, replace = int(sys.argv[3]), os.replace\n"
-        "def counted(*names):\n"
-        "    global left\n"
-        "    left -= 1\n"
-        "    os.kill(os.getpid(), signal.SIGKILL) if left < 0 else replace(*names)\n"
-        "os.replace = counted\n"
-        "prepare([Path(sys.argv[1])], Path(sys.argv[2]), seed=2)\n"
-    )
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is needed")
+@pytest.mark.parametrize("name", ["train.jsonl", "lineage.jsonl", "DATA_CARD.md", "report.json"])
+def test_a_full_disk_is_one_sentence_and_the_next_run_mends_it(tmp_path, given, name):
+    source = write_rows(tmp_path / "calls.jsonl", [record(n) for n in range(30)])
+    prepare([source], tmp_path / "whole" / "out", given)
     out = tmp_path / "out"
-    prepare([source], out, seed=1)
-    old = contents(out)
-    prepare([source], tmp_path / "new", seed=2)
-    new = contents(tmp_path / "new")
-    for kills_at in (0, 2, 4):
-        ended = subprocess.run([sys.executable, "-c", script, str(source), str(out), str(kills_at)], check=False)
-        assert ended.returncode == -signal.SIGKILL
-        left = contents(out)
-        assert "report.json" not in left
-        assert all(left[name] in (old[name], new[name]) for name in FILES if name != "report.json")
-    prepare([source], out, seed=2)
-    assert contents(out) == new
+    out.mkdir()
+    (out / f"{name}.partial").symlink_to("/dev/full")
+    with pytest.raises(DiskError, match="is full; free space there"):
+        prepare([source], out, given)
+    assert not (out / "report.json").exists() and not list(out.glob("*.partial"))
+    prepare([source], out, given)
+    assert contents(out) == contents(tmp_path / "whole" / "out")
 
 
-@given(st.lists(st.one_of(st.binary(max_size=40), st.integers(0, 5)), max_size=12))
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
-def test_wild_files_are_fully_accounted_for(tmp_path, lines):
-    """Integers stand for good rows, some with an id that was there before; bytes are whatever they are."""
-    source = tmp_path / "wild.jsonl"
-    raw = [json.dumps(record(line)).encode() if isinstance(line, int) else line.replace(b"\n", b"") for line in lines]
-    source.write_bytes(json.dumps(record(77)).encode() + b"\n" + b"\n".join(raw))
-    report = prepare([source], tmp_path / "out")
-    spoken = [line for line in raw if line.decode("utf-8", "surrogateescape").strip()]
-    assert report.rows_in == report.rows_out + report.quarantined == 1 + len(spoken)
-    assert report.rows_out == 1 + len({line for line in lines if isinstance(line, int)})
+def test_rows_of_an_erased_person_stay_out(tmp_path, given):
+    source = write_rows(tmp_path / "calls.jsonl", [chat(n, subject=f"P{n // 2}") for n in range(20)])
+    prepare([source], tmp_path / "out", given)
+    add_tombstone(given.vault, subject_key("p3 ", open_vault(given.vault)), "2026-11-21", [])
+    report = prepare([source], tmp_path / "out", given)
+    assert (report.rows_out, report.refused, report.refusal_reasons) == (18, 2, {"erased": 2})
+    assert not {"c6", "c7"} & set(splits_of(tmp_path / "out"))
+    assert all(row["id"] not in ("c6", "c7") for row in lines_of(tmp_path / "out" / "lineage.jsonl"))
 
 
-def test_the_report_is_printed(tmp_path, capsys):
+def test_the_report_is_printed(tmp_path, given, capsys):
     source = write_rows(tmp_path / "calls.jsonl", [record(n) for n in range(20)])
-    print_report(prepare([source], tmp_path / "out"), Path("out"))
+    print_report(prepare([source], tmp_path / "out", given), Path("out"))
     printed = capsys.readouterr()
-    assert "20 rows in = 20 out + 0 in quarantine.jsonl" in printed.out
-    assert "out: 20 families, split by family" in printed.out
+    assert "20 rows in = 20 out + 0 quarantined + 0 duplicates + 0 refused" in printed.out
+    assert "out: 20 families, split by group" in printed.out
+    assert f"guessed: {source}: format jsonl" in printed.out.replace("\n", "")
     assert printed.err == "" and os.environ.get("FORCE_COLOR") is None
+
+
+def test_the_stage_cleans_each_row_with_the_one_function(tmp_path, given):
+    """What stands in a split is what ``clean_row`` gives, and nothing else touched it."""
+    calls = list(synthesize(8, seed=9))
+    write_dialogues(tmp_path / "calls.jsonl", calls)
+    prepare([tmp_path / "calls.jsonl"], tmp_path / "out", given)
+    cleaned = [clean_row(RecordLine("f", 1, as_line(call)), given.clean).dialogue for call in calls]
+    written = [dialogue for split in SPLITS for dialogue in read_dialogues(tmp_path / "out" / f"{split}.jsonl")]
+    assert sorted(map(as_line, written)) == sorted(map(as_line, cleaned))
+    assert Counter(call.split for call in calls) == Counter(dialogue.split for dialogue in written)
+
+
+def test_all_cores_are_used_unless_told_otherwise(tmp_path):
+    assert PrepareOptions(vault=tmp_path).workers == len(os.sched_getaffinity(0))

@@ -110,9 +110,7 @@ def add_data(verbs: Verbs) -> None:
     actions = verb.add_subparsers(title="actions", required=True, metavar="ACTION")
     asked = actions.add_parser("sql", help="ask calls.duckdb a question, read-only")
     asked.add_argument("query", help="SQL; tables: dialogues, turns, evidence, labels, deidentification, lineage, doctors")
-    asked.add_argument(
-        "--set", type=Path, default=Path("data/prepared/demo"), help="prepared folder (default: the demo's)"
-    )
+    asked.add_argument("--set", type=Path, default=Path("data/prepared/demo"), help="prepared folder (default: the demo's)")
     asked.add_argument("--csv", action="store_true", help="CSV instead of a table")
     erased = actions.add_parser("erase", help="remove a person or a call from every prepared set")
     erased.add_argument("--subject", help="the patient's key in the source")

@@ -19,13 +19,21 @@ def add_base(verbs: Verbs) -> None:
     verb.add_argument("family", choices=("llama", "gptj"), help="which of the twins")
     verb.add_argument("--corpus", type=Path, required=True, help="JSONL made by `llmft synthesize --corpus`")
     verb.add_argument("--output", type=Path, required=True, help="folder of the base")
-    verb.add_argument("--steps", type=int, default=1500, help="optimiser steps of 32 documents (default 1500)")
+    verb.add_argument("--start", type=Path, help="go on from this base instead of from nothing")
+    verb.add_argument("--steps", type=int, default=7000, help="optimiser steps of 16 documents (default 7000)")
     verb.add_argument("--seed", type=int, default=1, help="seed of the weights and the data order (default 1)")
 
     def run(arguments: argparse.Namespace) -> None:
         from llmft.train.base import pretrain
 
-        pretrain(arguments.family, arguments.corpus, arguments.output, steps=arguments.steps, seed=arguments.seed)
+        pretrain(
+            arguments.family,
+            arguments.corpus,
+            arguments.output,
+            steps=arguments.steps,
+            start_dir=arguments.start,
+            seed=arguments.seed,
+        )
 
     verb.set_defaults(run=run)
 

@@ -19,6 +19,7 @@ from llmft.deidentify.words import Words
 LAYER = "context"
 _ABBREVIATIONS = frozenset(("m", "mr", "mrs", "ms", "dr", "pr", "st", "mme", "mlle", "prof"))
 _OF = frozenset(("de", "d", "du", "of"))
+_SUBJECT_WORDS = 5  # before a phrase, where the subject stands: "le médicament s'appelle …"
 _QUESTION_WORDS = 9  # between the phrase that asks for a name and the answer
 _ANSWER_WORDS = 5  # of politeness before the answer itself
 
@@ -73,7 +74,8 @@ def _announced(words: Words, i: int, word: str) -> Iterator[Name]:
             done.add(kind)
             if kind in _KINDS:
                 trust, alone = _KINDS[kind]
-                yield _after_phrase(words, i + 1, trust), alone
+                if cues().other_questions.isdisjoint(words.words[max(0, i - _SUBJECT_WORDS) : i]):
+                    yield _after_phrase(words, i + 1, trust), alone
             elif kind == "questions":
                 yield _answer(words, i)
             else:

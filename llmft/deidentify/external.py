@@ -52,11 +52,13 @@ def presidio_recogniser(languages: Sequence[str] = ("fr", "en"), minimum_score: 
     Raises :class:`MissingExtraError` when presidio-analyzer is not installed.
     """
     try:
+        import tldextract
         from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
         from presidio_analyzer.nlp_engine import NoOpNlpEngine
     except ImportError as error:
         raise MissingExtraError("presidio_analyzer", "presidio") from error
-    nlp_engine = NoOpNlpEngine(supported_languages=list(languages))
+    tldextract.tldextract.TLD_EXTRACTOR = tldextract.TLDExtract(suffix_list_urls=())  # its own list; it would fetch one
+    nlp_engine = NoOpNlpEngine([{"lang_code": language, "model_name": ""} for language in languages])
     registry = RecognizerRegistry(supported_languages=list(languages))
     registry.load_predefined_recognizers(languages=list(languages), nlp_engine=nlp_engine)
     engine = AnalyzerEngine(registry=registry, nlp_engine=nlp_engine, supported_languages=list(languages))

@@ -74,12 +74,15 @@ def checksummed(text: str) -> list[Span]:
         return []
     spans = [Span(v.start, v.end, "IBAN", LAYER) for v in _ibans(text)]
     with_letters = [*rows, *_corsican(text, rows)]
-    spans += [Span(v.start, v.end, "NIR", LAYER) for v in _windows(with_letters, (15,)) if _is_nir(v.characters)]
+    proven = [(v, "NIR") for v in _windows(with_letters, (15,)) if _is_nir(v.characters)]
+    proven += [(v, "CARTE") for v in _windows(rows, range(13, 20)) if _is_card(v.characters)]
+    proven.sort(key=lambda pair: -len(pair[0].characters))  # by chance a card may hold the digits of a valid NIR
+    spans += [Span(v.start, v.end, label, LAYER) for v, label in proven if label == "NIR" or len(v.characters) > 15]
     spans += [Span(v.start, v.end, "RPPS", LAYER) for v in _windows(rows, (11,)) if _is_plain_rpps(text, v)]
     for value in announced(text, words(text)):
         if _is_proven(value):
             spans.append(Span(value.start, value.end, KINDS[value.kind].label, LAYER))
-    spans += [Span(v.start, v.end, "CARTE", LAYER) for v in _windows(rows, range(13, 20)) if _is_card(v.characters)]
+    spans += [Span(v.start, v.end, label, LAYER) for v, label in proven]
     return first_claims(spans)
 
 

@@ -72,11 +72,11 @@ def _proven(words: Words, i: int) -> bool:
     before = words.words[i - 1] if words.soft(i) else ""
     if word not in lists.marked:
         return not (word == "marie" and (before in cues().reflexives or words.original(i)[-1] == "é"))
-    if not words.capital(i) or words.original(i).isupper() and is_known(word):
-        return False
-    if words.opens(i):
+    if words.opens(i) and (words.capital(i) or words.new_text(i)):
         after = words.words[i + 1] if words.soft(i + 1) else ""
         return word in lists.first and word not in lists.lower and after in cues().verbs_after
+    if not words.capital(i) or words.original(i).isupper() and is_known(word):
+        return False
     return before not in cues().determiners and not (word in lists.places and before in cues().place_before)
 
 
@@ -89,9 +89,9 @@ def is_guarded(words: Words, i: int) -> bool:
         return True
     if before in around.eponyms or after in around.eponyms:
         return True
-    if before in ("de", "d", "of", "du") and words.soft(i - 1):
-        return words.words[i - 2] in cues().eponym_heads
-    return after == "s" and i + 2 < len(words.words) and words.words[i + 2] in cues().eponym_tails
+    if after == "s" and i + 2 < len(words.words) and words.words[i + 2] in around.eponym_tails:
+        return True
+    return before in ("de", "d", "of", "du") and words.soft(i - 1) and words.words[i - 2] in around.eponym_heads
 
 
 def _beside(words: Words, i: int, proven: set[int]) -> bool:
@@ -111,10 +111,14 @@ def _unlisted_neighbours(words: Words, i: int, proven: set[int]) -> Iterator[int
     after = i + 1
     while words.soft(after) and words.words[after] in cues().particles:  # "de La Tour"
         after += 1
-    if words.soft(after) and (_is_unlisted(words, after) if after == i + 1 else words.capital(after)):
+    if words.soft(after) and (_is_unlisted(words, after) if after == i + 1 else _may_follow_particle(words, after)):
         yield from range(i + 1, after + 1)
     if words.soft(i) and words.capital(i - 1) and not words.opens(i - 1) and _is_unlisted(words, i - 1):
         yield i - 1
+
+
+def _may_follow_particle(words: Words, i: int) -> bool:
+    return words.capital(i) or (not words.cased(i) and is_name(words, i) and words.words[i] in names().surnames)
 
 
 def _is_unlisted(words: Words, i: int) -> bool:

@@ -61,8 +61,12 @@ def _begins(words: Words, i: int, trust: Trust, bare: bool) -> bool:
         return not known or (listed and (trust > Trust.WEAK or word not in names().proper))
     if trust == Trust.FIRM and bare and word in names().all:
         return True
+    if trust == Trust.TITLE and bare and word in names().surnames and word not in names().proper:
+        return True
     if listed:
         if word not in names().marked:
+            return True
+        if words.soft(i + 1) and words.words[i + 1] in ("qui", "who") and word in names().first:
             return True
         return bare and (trust >= Trust.ANSWER or (trust == Trust.RELATION and word in names().first and not words.cased(i)))
     return trust >= Trust.ANSWER and not known and len(word) >= _MIN_UNLISTED

@@ -24,6 +24,7 @@ Hits = dict[int, tuple[NameWord, ...]]  # word ─▶ the roster's words that it
 _NOBODY = Roster()
 _HOUSE_NUMBER = re.compile(r"\d+[\s,]*$")
 _NAME_CUES = frozenset(("appelle", "appellent", "prenom", "nom", "name", "surname", "nomme", "prenomme"))
+_COMPANY = frozenset(("avec", "pour", "chez", "with", "for"))  # before a first name
 
 
 def find_roster(words: Words, roster: Roster) -> list[Span]:
@@ -122,29 +123,36 @@ def is_one_letter_off(one: str, other: str) -> bool:
 
 def _is_meant(words: Words, i: int, hits: Hits) -> bool:
     """Whether word ``i`` is the name and not the ordinary word or the eponym that it also is."""
+    if i - 1 in hits and words.words[i - 1] + words.words[i] == hits[i][0].word:  # the second half of "du pont"
+        return _is_meant(words, i - 1, hits)
     if is_guarded(words, i):
         return False
     if not all(one.doubtful for one in hits[i]):
         return True
     if words.capital(i) and (not words.opens(i) or any(one.label == "PRENOM" for one in hits[i])):
         return True
-    return _beside_own(words, i, hits) or _is_announced(words, i)
+    return _beside_own(words, i, hits) or _is_announced(words, i, hits[i])
 
 
 def _beside_own(words: Words, i: int, hits: Hits) -> bool:
     """Whether another word of the same name stands beside word ``i``."""
-    own = {one.person for one in hits[i]}
     beside = [k for k, joined in ((i - 1, words.soft(i)), (i + 1, words.soft(i + 1))) if joined and k in hits]
-    return any(words.words[k] != words.words[i] and not own.isdisjoint(one.person for one in hits[k]) for k in beside)
+    return any(one.person == other.person and one.word != other.word for k in beside for other in hits[k] for one in hits[i])
 
 
-def _is_announced(words: Words, i: int) -> bool:
+def _is_announced(words: Words, i: int, found: tuple[NameWord, ...]) -> bool:
+    """Whether what stands around word ``i`` says that a name is said."""
+    is_first_name = any(one.label == "PRENOM" for one in found)
     if i == 0 or words.new_text(i):
-        return False
-    before = words.words[i - 1]
+        return is_first_name and words.soft(i + 1) and words.words[i + 1] in cues().verbs_after
+    before, before_that = words.words[i - 1], words.words[i - 2] if i > 1 else ""
     if before in cues().titles:
         return words.near(i) or words.gaps[i] == ". "
-    return words.near(i) and (before in _NAME_CUES or (before in cues().relations and words.words[i - 2] in cues().possessives))
+    if not words.near(i):
+        return False
+    if is_first_name and (before in _COMPANY or (before_that, before) == ("this", "is")):
+        return True
+    return before in _NAME_CUES or (before in cues().relations and before_that in cues().possessives)
 
 
 def _as_said(words: Words, i: int, hits: Hits) -> NameWord:

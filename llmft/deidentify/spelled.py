@@ -39,7 +39,7 @@ def spellings(words: Words) -> Iterator[Spelling]:
         i for i, (word, following) in enumerate(zip(said, said[1:], strict=False)) if word in _LETTERS and following in _SECOND
     ]
     for i in begins:
-        if i <= done or not _close(words, i + 1):
+        if i <= done or words.gaps[i] == "'" or not _close(words, i + 1):
             continue
         letters, last, explained = _row(words, i)
         if len(letters) >= _CUED or (explained and len(letters) > 1):
@@ -60,7 +60,7 @@ def _row(words: Words, i: int) -> tuple[str, int, int]:
         word = words.words[following]
         if word in _LIKE and (end := _explanation_end(words, following, letters[-1])):
             last, following, explained = end, end + 1, explained + 1
-        elif len(word) == 1:
+        elif len(word) == 1 and not words.gaps[following + 1].startswith("'"):
             letters, last, following = letters + word, following, following + 1
         elif word in _TWICE and _close(words, following + 1) and len(words.words[following + 1]) == 1:
             letters, last, following = letters + 2 * words.words[following + 1], following + 1, following + 2

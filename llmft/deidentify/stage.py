@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmft.deidentify import addresses, contacts, dates, identifiers
 from llmft.deidentify.context import find_context
@@ -32,6 +32,7 @@ ALL_LAYERS = (*LAYERS, "lexicon", "external")  # external runs when a recogniser
 _PEOPLE = frozenset(("NOM", "PRENOM", "MEDECIN"))
 _MECHANICAL = frozenset(("identifiers", "contacts", "dates", "addresses"))
 _NO_INDEX = frozenset(("AGE90+",))  # a fact, not somebody
+_SPELLED = re.compile(r"[^\W\d_][\W_]")  # how a spelled name begins: one letter
 _PLACEHOLDER = re.compile(r"\[([A-Z][A-Z_0-9+]*?)(?:_(\d+))?\]")
 
 
@@ -107,13 +108,19 @@ def _find(layer: str, words: Words, lang: str, roster: Roster) -> list[Span]:
 
 def _settled(found: list[Span], words: Words) -> list[Span]:
     """No overlaps, nothing across two texts, no scraps."""
-    wide = [span for span in found if span.layer in _MECHANICAL]
-    whole = [span for span in found if span.layer in _MECHANICAL or not any(_inside(span, other) for other in wide)]
+    wide = [span for span in found if span.layer in _MECHANICAL or _SPELLED.match(words.text, span.start, span.end)]
+    whole = [span for span in found if span in wide or not any(_inside(span, other) for other in wide)]
     given = set(whole)
     spans: list[Span] = []
+    scrap: Span | None = None  # what an earlier layer left of a name: the "da" of "da Silva"
     for span in without_overlaps(whole):
-        if span in given or _says_something(words.text[span.start : span.end]):
-            spans += _within_texts(span, words)
+        if span not in given and not _says_something(words.text[span.start : span.end]):
+            scrap = span if span.label in _PEOPLE else None
+            continue
+        if scrap and span.label in _PEOPLE and _is_particle(words.text[scrap.start : span.start]):
+            span = replace(span, start=scrap.start)
+        scrap = None
+        spans += _within_texts(span if span in given else _trimmed(span, words.text), words)
     return spans
 
 
@@ -125,6 +132,20 @@ def _inside(span: Span, other: Span) -> bool:
 def _says_something(rest: str) -> bool:
     """Whether what an earlier layer left of a span is more than a particle or a comma."""
     return any(len(word) > 1 and word not in cues().particles for word in words_of(rest)) or any(map(str.isdigit, rest))
+
+
+def _trimmed(span: Span, text: str) -> Span:
+    """A part of a span without the hyphen or space that parted it from the rest."""
+    start, end = span.start, span.end
+    while start < end - 1 and not text[start].isalnum():
+        start += 1
+    while start < end - 1 and not text[end - 1].isalnum():
+        end -= 1
+    return replace(span, start=start, end=end)
+
+
+def _is_particle(text: str) -> bool:
+    return text[:1].isalpha() and not cues().particles.isdisjoint(words_of(text))
 
 
 def _within_texts(span: Span, words: Words) -> list[Span]:

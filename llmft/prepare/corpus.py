@@ -79,10 +79,13 @@ def _appointment(rng: random.Random, prose: dict[str, Any], lang: Lang, story: S
         "code": complaint.icd10,
         "label": icd10_labels()[complaint.icd10].of(lang),
         "facts": [e.label.of(lang) for e in complaint.evidence if e.slot in family.present],
+        "tags": [e.slot for e in complaint.evidence if e.slot in family.present],
+        "signs": [e.slot for e in complaint.evidence if e.slot in family.present and e.red_flag],
+        "unknown": story.missing,
         "caller": family.caller,
         "since": story.duration,
     }
-    fields = rng.sample(list(values), k=rng.choice((2, 3, 4)))
+    fields = rng.sample(list(values), k=rng.choice((2, 3, 4, 5)))
     block = json.dumps({field: values[field] for field in fields}, ensure_ascii=False)
     asked = rng.choice(prose["appointments"][lang]).format(fields=", ".join(fields))
     return [{"role": "user", "content": asked}, {"role": "assistant", "content": f"```json\n{block}\n```"}]
@@ -127,6 +130,7 @@ def _record(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Document:
         "open": rng.random() < 0.5,
         "topic": facts["name"],
         "fact": facts["fact"],
+        "tag": facts["tag"],
         "people": rng.randint(2, 20),
     }
     note = rng.choices(records["notes"], weights=[1] * (len(records["notes"]) - 1) + [15])[0]  # the last is what calls say
@@ -164,6 +168,7 @@ def _facts(rng: random.Random, protocol: Protocol, family: Family, lang: Lang) -
         "says": rng.choice(complaint.says.of(lang, "train")),
         "ask": rng.choice(evidence.ask.of(lang, "train")),
         "fact": evidence.label.of(lang),
+        "tag": evidence.slot,
         "code": complaint.icd10,
         "lay": icd10_labels()[complaint.icd10].of(lang),
         "urgency": levels[complaint.urgency],

@@ -46,7 +46,7 @@ def write_set(folder: PartFolder, parts: int, outcome: Outcome, output_dir: Path
                     files[LINEAGE].write(origin)
                 else:
                     kept = outcome.repeats.get(row)
-                    across = kept is not None and outcome.splits[kept] != outcome.splits[row]
+                    across = kept is not None and bool(outcome.splits[kept] != outcome.splits[row])
                     _write_fate(fate, place, origin, names.get(kept, "") if kept is not None else "", across,
                                 conflicts.get(row), files, counts)  # fmt: skip
                 row += 1

@@ -9,7 +9,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -82,7 +85,8 @@ class PartFolder:
         return dict(json.loads(self._path(number, "json").read_text("utf-8")))
 
     def drop(self) -> None:
-        """Remove all parts."""
+        """Remove all parts, the plan first: killed in the middle, the next run must not trust what is left."""
+        (self.folder / "plan.json").unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, number: int, suffix: str) -> Path:
@@ -122,10 +126,21 @@ def worker_pool(workers: int, cluster: str | None) -> Iterator[Executor | None]:
         with Client(cluster) as client:
             yield client.get_executor(pure=False)
     elif workers > 1:
-        with ProcessPoolExecutor(workers) as pool:
+        with ProcessPoolExecutor(workers, initializer=_end_with, initargs=(os.getpid(),)) as pool:
             yield pool
     else:
         yield None
+
+
+def _end_with(parent: int) -> None:
+    """In a worker: end with the process that sends the chunks, which may be killed and say no goodbye."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _finish(waiting: deque[tuple[int, Future[Part]]], folder: PartFolder) -> None:

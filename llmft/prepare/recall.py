@@ -6,6 +6,7 @@ leak depends on. Utterances without personal data must come out byte for byte.
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -13,8 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmft.deidentify.span import Roster, Span
+from llmft.deidentify.stage import deidentify
 from llmft.errors import DialogueError
 from llmft.knowledge import Lang
+from llmft.prepare.plant import plant
+from llmft.prepare.synthesize import synthesize
 
 GROUPS = {
     "names": frozenset({"NOM", "PRENOM", "MEDECIN"}),
@@ -81,11 +85,11 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else float("nan")
 
 
-def count(samples: Iterable[Sample], deidentify: Callable[[Sample], Answer]) -> Count:
-    """Run ``deidentify`` over the samples and compare with what is known."""
+def count(samples: Iterable[Sample], clean: Callable[[Sample], Answer]) -> Count:
+    """Run ``clean`` over the samples and compare with what is known."""
     result = Count()
     for sample in samples:
-        answer = deidentify(sample)
+        answer = clean(sample)
         kept = _kept(len(sample.text), answer.spans)
         found = [span for span in sample.spans if not leaked(sample.text, span, kept)]
         result.total.update(span.label for span in sample.spans)
@@ -99,6 +103,21 @@ def count(samples: Iterable[Sample], deidentify: Callable[[Sample], Answer]) -> 
         if not (result.whole if sample.spans else result.clean)[-1]:
             result.missed.append(sample.id)
     return result
+
+
+def planted_recall(layers: Sequence[str], calls: int = 100, seed: int = 7) -> dict[str, dict[str, int]]:
+    """Label ─▶ how many planted pieces there were and how many the de-identifier covered, on ``calls`` synthetic calls."""
+    planted: Counter[str] = Counter()
+    found: Counter[str] = Counter()
+    for dialogue in synthesize(calls, seed):
+        known = plant(dialogue, random.Random(dialogue.id))
+        done = deidentify(known.texts, dialogue.lang, known.roster, layers)
+        for text, spans, covered in zip(known.texts, known.spans, done.spans, strict=True):
+            kept = _kept(len(text), covered)
+            for span in spans:
+                planted[span.label] += 1
+                found[span.label] += not leaked(text, span, kept)
+    return {label: {"planted": count, "found": found[label]} for label, count in sorted(planted.items())}
 
 
 def _kept(length: int, spans: Iterable[Span]) -> list[bool]:

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from llmft.deidentify.stage import LAYERS, Deidentified, Recogniser, deidentify, residual
-from llmft.dialogue import Dialogue, EvidenceMention, Fault, Labels, Patient, Turn, parse_dialogue, read_triage
+from llmft.dialogue import Dialogue, EvidenceMention, Fault, Labels, Patient, Triage, Turn, parse_dialogue, read_triage
 from llmft.prepare.call import RawCall, RawTurn
 from llmft.prepare.checks import check_call, check_dialogue, read_date
 from llmft.prepare.label import label, with_triage
@@ -117,7 +117,7 @@ def _cleaned(call: RawCall, record: Dialogue | None, options: CleanOptions) -> C
     if not deid or deid.get("status") != "done":
         done, deid = _deidentified(plain, lang, call, options)
         texts = list(done.texts)
-    left = residual([text.partition(FENCE)[0] for text in texts], call.roster)
+    left = residual(texts, call.roster)  # the triage block too: its summary is free text
     if left:
         turn, kind = left[0]
         return Refused(call, f"turn {turn} still holds a {kind} after de-identification; add it to the call's roster")
@@ -132,6 +132,8 @@ def _cleaned(call: RawCall, record: Dialogue | None, options: CleanOptions) -> C
         dialogue = dialogue.model_copy(update={"labels": _silver(dialogue)})
     dialogue = with_triage(dialogue)
     triage = read_triage(dialogue.turns[-1].text)
+    if dialogue.labels is None and triage is not None:
+        dialogue = dialogue.model_copy(update={"labels": _of_block(triage, dialogue.source)})
     found = check_dialogue(dialogue, triage, call.file, call.row)
     if found.faults:
         return found.faults[0]
@@ -144,13 +146,25 @@ def _silver(dialogue: Dialogue) -> Labels | None:
     return found.labels if found else None
 
 
+def _of_block(triage: Triage, source: str) -> Labels:
+    """The labels that a triage block states."""
+    return Labels(
+        urgency=triage.urgency,
+        specialty=triage.specialty,
+        icd10_primary=next(iter(triage.icd10), None),
+        red_flags=triage.red_flags,
+        confidence="generated" if source == "synthetic" else "gold",
+    )
+
+
 def _with_roles(call: RawCall, roles: Mapping[str, str] | None) -> RawCall | Fault:
     """The call with patient and operator in alternation, ending with the operator."""
     mapping: Mapping[str, str] = roles or {}
     if not {mapping.get(turn.speaker, turn.speaker) for turn in call.turns} <= ROLES:
         guess = guess_roles(call.turns)
         if guess.confidence < SURE:
-            reason = f"nobody can be told for the operator ({guess.reason}); say who it is with --roles NAME=operator"
+            # Without the guess's reason: it has the speakers' names, and they may be the patient's.
+            reason = "nobody can be told for the operator; say who it is with --roles NAME=operator"
             return Fault(call.file, call.row, "turns.speaker", reason)
         mapping = {**guess.mapping, **mapping}
     turns = with_roles(call.turns, mapping)
@@ -184,9 +198,13 @@ def _renewed(
         else turn.model_copy(update={"text": text, "evidence": _moved(turn, number, plain[number], done)})
         for number, (turn, text) in enumerate(zip(record.turns, texts, strict=True))
     )
-    age = record.patient.age
-    patient = record.patient if age is None or age <= OLD else record.patient.model_copy(update={"age": OLD})
+    age = _capped(record.patient.age, record.patient.age_unit)
+    patient = record.patient.model_copy(update={"age": age})
     return record.model_copy(update={"turns": turns, "deid": deid, "patient": patient})
+
+
+def _capped(age: int | None, unit: str) -> int | None:
+    return age if age is None or unit != "y" else min(age, OLD)
 
 
 def _moved(turn: Turn, number: int, plain: str, done: Deidentified | None) -> tuple[EvidenceMention, ...]:
@@ -227,8 +245,9 @@ def anonymous_id(call: RawCall) -> str:
 def _patient(known: Mapping[str, Any]) -> Patient:
     """What may be kept of the patient: age (90 and above as 90), sex, who calls."""
     age = known.get("age")
+    years = None if age in (None, "") else int(float(age))  # type: ignore[arg-type]  # "45.0" is a number to check_call
     kept = {name: known[name] for name in ("sex", "caller", "pregnant", "age_unit") if known.get(name) is not None}
-    return Patient(age=None if age is None else min(int(age), OLD), **kept)
+    return Patient(age=_capped(years, kept.get("age_unit", "y")), **kept)
 
 
 def _fault(call: RawCall, error: ValidationError) -> Fault:

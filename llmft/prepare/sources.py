@@ -18,6 +18,7 @@ from llmft.prepare.chats import is_chat, read_chats
 from llmft.prepare.ddxplus import CONDITIONS, EVIDENCES
 from llmft.prepare.ddxplus_calls import ddxplus_calls
 from llmft.prepare.ddxplus_patients import is_patients_file, read_ddxplus_patients
+from llmft.prepare.extras import DOCTORS, FOLDS
 from llmft.prepare.hub import is_dataset_folder, is_hub_name, read_dataset_folder, read_hub
 from llmft.prepare.json_rows import json_rows
 from llmft.prepare.mapping import Mapping, describe, guess_mapping, override, parse_columns
@@ -25,6 +26,7 @@ from llmft.prepare.output import OUTPUTS
 from llmft.prepare.parquet_out import is_prepared_parquet, read_parquet
 from llmft.prepare.record import RecordLine, Row
 from llmft.prepare.speech import is_speech, read_speech
+from llmft.prepare.splits import SPLITS
 from llmft.prepare.subtitles import read_subtitles
 from llmft.prepare.table_rows import TableForm, describe_form, recognise_table
 from llmft.prepare.tables import read_table
@@ -38,7 +40,8 @@ SUFFIXES = {
     ".txt": "text",
 }
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
-NOT_CALLS = {*OUTPUTS, "versions.jsonl"} - {"train.jsonl", "validation.jsonl", "test.jsonl"}  # what prepare leaves behind
+LEFT_BEHIND = {*OUTPUTS, "versions.jsonl", FOLDS, DOCTORS}  # by prepare
+NOT_CALLS = LEFT_BEHIND - {f"{split}.jsonl" for split in SPLITS}
 SNIFFED_ROWS = 3
 
 
@@ -166,7 +169,7 @@ def _sources_at(path: Path, options: ReadOptions) -> list[Source]:
     if path.is_dir() and (options.file_format == "dataset" or is_dataset_folder(path)):
         return [_of_form(path, "dataset", options)]
     if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if file.is_file() and _may_hold_calls(file)]
+        files = [file for file in sorted(path.rglob("*")) if file.is_file() and _may_hold_calls(file, path)]
         if not files:
             raise DialogueError(f"folder {path} holds no file of a known form; name the folder that holds the calls")
         return [_of_form(file, _form_of(file) if guessed else options.file_format, options) for file in files]
@@ -190,9 +193,9 @@ def _of_form(path: Path, file_format: str, options: ReadOptions) -> Source:
     return Source(str(path), "table", (*guessed, *lines), (form, mapping))
 
 
-def _may_hold_calls(file: Path) -> bool:
+def _may_hold_calls(file: Path, folder: Path) -> bool:
     name = file.name.lower()
-    hidden = any(part.startswith(".") for part in file.parts)
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
     known = name.endswith((*SUFFIXES, ".parquet", *JSON_SUFFIXES))
     return known and not hidden and name not in NOT_CALLS and not name.startswith("report.")
 

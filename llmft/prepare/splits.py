@@ -1,7 +1,7 @@
 """Splits that cannot leak: whoever shares a patient or a scenario family shares a split.
 
 A *group* is what hangs together: calls of one patient, calls of one family, and what links them in
-turn. Where calls have dates, groups with a recent call are the test set, as the model will meet
+turn. Where calls have dates of several days, groups with a recent call are the test set, as the model will meet
 later calls; the others are shared out by a seeded hash of the group, so that a group stays where it is when
 other calls come or go.
 """
@@ -18,6 +18,7 @@ from llmft.knowledge import Split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 SHARES: dict[Split, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}  # of the groups
+MOST_RECENT = 0.3  # share of the groups that a test set of recent calls may take
 EPOCH = date(1970, 1, 1)
 NO_DATE = 0  # a call of the first of January 1970 would be one, too
 Array = Any  # a numpy array
@@ -43,32 +44,35 @@ class Assignment:
 
 def key_of(kind: str, name: str | None) -> int:
     """A family or patient as a 64-bit key; 0 for none. Keys of different kinds never meet."""
-    return xxhash.xxh3_64_intdigest(f"{kind}:{name}".encode()) or 1 if name else 0
+    return xxhash.xxh3_64_intdigest(f"{kind}:{name}".encode("utf-8", "surrogatepass")) or 1 if name else 0
 
 
 def assign(keys: Keys, seed: int, recent_from: date | None = None) -> Assignment:
     """The split of each row from its keys.
 
-    ``recent_from`` overrides the date from which calls count as recent; without it the date is chosen
-    where all calls have one, so that a tenth of the groups is recent.
+    ``recent_from`` overrides the date from which calls count as recent, and a call without date is old; without
+    it the date is chosen where all calls have one, so that a tenth of the groups is recent.
     """
     import numpy as np
 
     groups, days = group_names(keys.families, keys.subjects), keys.days
     places = _places(groups, seed)
     dated = len(days) > 0 and bool((days != NO_DATE).all())
-    if not dated:
+    newest = _newest(groups, days)
+    start = (recent_from - EPOCH).days if recent_from else _recent_start(groups, newest) if dated else None
+    if start is None:
         ends = np.cumsum(list(SHARES.values()))[:-1]
         return Assignment(np.searchsorted(ends, places, side="right").astype(np.uint8), groups, None)
-    newest = _newest(groups, days)
-    start = (recent_from - EPOCH).days if recent_from else _recent_start(groups, newest)
     train = SHARES["train"] / (SHARES["train"] + SHARES["validation"])
     splits = np.where(newest >= start, 2, np.where(places < train, 0, 1)).astype(np.uint8)
     return Assignment(splits, groups, EPOCH + timedelta(days=int(start)))
 
 
 def group_names(families: Array, subjects: Array) -> Array:
-    """The name of each row's group: the smallest key among the rows that hang together, ``(rows,)`` uint64."""
+    """The name of each row's group: the smallest key among the rows that hang together, ``(rows,)`` uint64.
+
+    A patient's key where there is one: it stays when they call again, with a family of its own.
+    """
     import numpy as np
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -82,11 +86,11 @@ def group_names(families: Array, subjects: Array) -> Array:
     size = len(rows) + len(keys)
     graph = coo_matrix((np.ones(len(row_ends), np.int8), (row_ends, key_ends)), shape=(size, size))
     labels = connected_components(graph, directed=False)[1][: len(rows)]
-    own = np.where(families == 0, np.iinfo(np.uint64).max, families)
-    named = np.minimum(own, np.where(subjects == 0, np.iinfo(np.uint64).max, subjects))
-    smallest = np.full(labels.max() + 1, np.iinfo(np.uint64).max, np.uint64)
-    np.minimum.at(smallest, labels, named)
-    return smallest[labels]
+    none = np.iinfo(np.uint64).max
+    patient, family = (np.full(labels.max() + 1, none, np.uint64) for _ in range(2))
+    np.minimum.at(patient, labels, np.where(subjects == 0, none, subjects))
+    np.minimum.at(family, labels, np.where(families == 0, none, families))
+    return np.where(patient != none, patient, family)[labels]
 
 
 def folds(groups: Array, count: int, seed: int) -> Array:
@@ -124,15 +128,18 @@ def _newest(groups: Array, days: Array) -> Array:
     """The newest day of each row's group."""
     import numpy as np
 
+    if len(groups) == 0:
+        return np.zeros(0, np.int32)
     _, numbers = np.unique(groups, return_inverse=True)
     newest = np.full(numbers.max() + 1, np.iinfo(np.int32).min, np.int32)
     np.maximum.at(newest, numbers, days.astype(np.int32))
     return newest[numbers]
 
 
-def _recent_start(groups: Array, newest: Array) -> int:
-    """The first day of the newest tenth of the groups."""
+def _recent_start(groups: Array, newest: Array) -> int | None:
+    """The first day of the newest tenth of the groups; None where too many share that day, or month, to be told apart."""
     import numpy as np
 
     _, first = np.unique(groups, return_index=True)
-    return int(np.quantile(newest[first], 1 - SHARES["test"], method="higher"))
+    start = int(np.quantile(newest[first], 1 - SHARES["test"], method="higher"))
+    return start if (newest[first] >= start).mean() <= MOST_RECENT else None

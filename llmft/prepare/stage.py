@@ -24,15 +24,17 @@ from llmft.dialogue import Fault
 from llmft.errors import DialogueError, DiskError
 from llmft.prepare.chunk import ChunkOptions, clean_chunk
 from llmft.prepare.database import build_database
-from llmft.prepare.extras import write_doctors, write_folds, write_parquets
+from llmft.prepare.extras import FOLDS, write_doctors, write_folds, write_parquets
 from llmft.prepare.lineage import default_vault, open_vault, read_tombstones, remember_version
 from llmft.prepare.outcome import decide
 from llmft.prepare.output import OUTPUTS, write_set
 from llmft.prepare.page import write_reports
 from llmft.prepare.parts import PartFolder, make_parts, worker_pool
+from llmft.prepare.recall import planted_recall
 from llmft.prepare.record import CleanOptions, Row
 from llmft.prepare.report import Report, make_report
 from llmft.prepare.sources import ReadOptions, Source, find_sources, read_source
+from llmft.prepare.splits import SPLITS
 from llmft.run import disk_error, require_space, sha256
 
 REPORT = "report.json"
@@ -72,14 +74,15 @@ def prepare(places: Sequence[str | Path], output_dir: Path, options: PrepareOpti
     hashes = {str(file): sha256(file) for source in sources for file in source.files}
     folder = PartFolder(output_dir / WORK)
     require_space(output_dir, 3 * sum(file.stat().st_size for source in sources for file in source.files))
-    try:
-        (output_dir / REPORT).unlink(missing_ok=True)  # the set is not whole from here on
-    except OSError as error:
-        raise disk_error(output_dir / REPORT, error) from error
     folder.begin(_plan(hashes, chunk, options))
-    with worker_pool(options.workers, options.cluster) as executor:
-        rows = _progress(_rows(sources, options.read))
-        parts = make_parts(rows, partial(clean_chunk, chunk), folder, executor, options.workers)
+    try:
+        with worker_pool(options.workers, options.cluster) as executor:
+            rows = _progress(_rows(sources, options.read))
+            parts = make_parts(rows, partial(clean_chunk, chunk), folder, executor, options.workers)
+        _check_usable(folder, parts)
+    except DialogueError:  # the sources must change, and with them the parts: nobody's words stay behind
+        folder.drop()
+        raise
     report = _finish(folder, parts, output_dir, sources, hashes, options)
     folder.drop()
     return report
@@ -91,10 +94,12 @@ def _finish(
     """From whole parts to the whole set."""
     import numpy as np
 
-    keys = np.concatenate([folder.keys(number) for number in range(parts)]) if parts else np.zeros(0)
-    if not len(keys):
-        raise DialogueError(_nothing_usable(folder, parts))
+    keys = np.concatenate([folder.keys(number) for number in range(parts)])
     outcome = decide(keys, seed=options.seed, recent_from=options.recent_from, near=options.near_duplicates)
+    try:
+        (output_dir / REPORT).unlink(missing_ok=True)  # the set is not whole from here on
+    except OSError as error:
+        raise disk_error(output_dir / REPORT, error) from error
     counts, families = write_set(folder, parts, outcome, output_dir)
     files = {name: sha256(output_dir / name) for name in OUTPUTS}
     remember_version(output_dir, files)
@@ -117,6 +122,7 @@ def _finish(
         ],
         leaks=outcome.leaks,
         guessed=[line for source in sources for line in source.guessed],
+        recall=planted_recall(options.clean.layers),
         warnings=(*outcome.warnings, *_conflict_warning(len(outcome.conflicts))),
     )
     write_reports(output_dir, output_dir.name, report)
@@ -136,6 +142,7 @@ def _plan(hashes: dict[str, str], chunk: ChunkOptions, options: PrepareOptions) 
         "read": repr(options.read),
         "clean": repr(options.clean),
         "near_duplicates": options.near_duplicates,
+        "strict": options.strict,
         "salt": hashlib.sha256(chunk.salt).hexdigest(),
         "tombstones": stones,
     }
@@ -158,17 +165,19 @@ def _progress(rows: Iterator[Row]) -> Iterator[Row]:
 def _check_output(sources: Sequence[Source], output_dir: Path) -> None:
     if output_dir.exists() and not output_dir.is_dir():
         raise DiskError(f"{output_dir} is a file; choose a folder for the prepared set")
-    ours = {(output_dir / name).resolve() for name in OUTPUTS}
+    ours = {(output_dir / name).resolve() for name in (*OUTPUTS, FOLDS, *(f"{split}.parquet" for split in SPLITS))}
     overwritten = next((file for source in sources for file in source.files if file.resolve() in ours), None)
     if overwritten is not None:
         raise DialogueError(f"{overwritten} is a source and would be overwritten; choose another folder with --output")
 
 
-def _nothing_usable(folder: PartFolder, parts: int) -> str:
+def _check_usable(folder: PartFolder, parts: int) -> None:
+    if any(len(folder.keys(number)) for number in range(parts)):
+        return
     faults = [Fault(*fault) for number in range(parts) for fault in folder.notes(number)["faults"]]
     refused = sum(len(folder.notes(number)["refused"]) for number in range(parts))
     first = f"; the first: {faults[0]}" if faults else ""
-    return f"none of {len(faults) + refused} rows is a usable dialogue{first}; see data/README.md for the record"
+    raise DialogueError(f"none of {len(faults) + refused} rows is a usable dialogue{first}; see data/README.md for the record")
 
 
 def _conflict_warning(count: int) -> tuple[str, ...]:

@@ -55,25 +55,35 @@ FAMILIES = {
 }
 
 
-def pretrain(name: str, corpus_path: Path, output_dir: Path, *, steps: int, batch_documents: int = 16, seed: int = 1) -> None:
+def pretrain(
+    name: str,
+    corpus_path: Path,
+    output_dir: Path,
+    *,
+    steps: int,
+    start_dir: Path | None = None,
+    batch_documents: int = 16,
+    seed: int = 1,
+) -> None:
     """Train the base ``name`` (``llama`` or ``gptj``) on ``corpus_path`` and save it in ``output_dir`` in bfloat16.
 
-    Checkpoints lie in ``output_dir.partial``; a rerun after a kill goes on from the last one.
+    With ``start_dir`` it goes on from that base, at half the rate. Checkpoints lie in ``output_dir.partial``;
+    a rerun after a kill goes on from the last one.
     """
     import torch
     from transformers import DataCollatorForSeq2Seq, TrainingArguments
     from transformers.trainer_utils import get_last_checkpoint
 
     torch.manual_seed(seed)
-    tokenizer = train_tokenizer(name, corpus_path)
+    tokenizer = train_tokenizer(name, corpus_path) if start_dir is None else _load_tokenizer(start_dir)
     rows = _rows(name, tokenizer, corpus_path)
-    model = build_model(name, tokenizer)
+    model = build_model(name, tokenizer) if start_dir is None else _load_model(start_dir)
     work_dir = output_dir.with_name(output_dir.name + ".partial")
     arguments = TrainingArguments(
         output_dir=str(work_dir),
         max_steps=steps,
         per_device_train_batch_size=batch_documents,
-        learning_rate=2e-3,
+        learning_rate=2e-3 if start_dir is None else 1e-3,
         lr_scheduler_type="cosine",
         warmup_steps=min(100, steps // 10),
         weight_decay=0.05,
@@ -91,8 +101,28 @@ def pretrain(name: str, corpus_path: Path, output_dir: Path, *, steps: int, batc
     trainer = _trainer_class()(model=model, args=arguments, train_dataset=rows, data_collator=DataCollatorForSeq2Seq(tokenizer))
     show_progress(trainer)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work_dir)) if work_dir.is_dir() else None)
-    facts = {"base": name, "steps": steps, "seed": seed, "documents": steps * batch_documents}
+    facts = {
+        "base": name,
+        "started_from": start_dir and sha256(start_dir / "model.safetensors"),
+        "steps": steps,
+        "seed": seed,
+        "documents": steps * batch_documents,
+    }
     _save(model, tokenizer, trainer.state.log_history, output_dir, {**facts, "corpus_sha256": sha256(corpus_path)})
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def _load_model(folder: Path) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model
 
 
 def _trainer_class() -> type[Trainer]:

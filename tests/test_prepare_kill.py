@@ -1,0 +1,140 @@
+"""Killed with signal 9 at any moment and run again, `prepare` leaves exactly what an undisturbed run leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_stage import FILES, changed, chat, contents, options, record, write_rows
+
+from llmft.prepare.stage import prepare
+from llmft.prepare.synthesize import synthesize
+
+LOOP = Path(__file__).parent / "kill_loop.py"
+KILLED_LATE = """
+import os, signal, sys
+from pathlib import Path
+from tiny_stage import changed, options
+from llmft.prepare.stage import prepare
+
+source, root, left = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+out, begun = root / "out", False
+
+def hook(event, names):
+    global left, begun
+    begun = begun or event == "os.remove" and str(names[0]).endswith("report.json")
+    if begun and event == "os.rename":
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+
+(out / "report.json").touch()  # an earlier kill took it
+sys.addaudithook(hook)
+prepare([source], out, changed(options(root), seed=2))
+"""
+TIMES = 14  # of which every second is two kills: 21
+
+
+def source_of(folder: Path) -> Path:
+    """A hundred calls of every fate."""
+    rows = [chat(n, subject=f"P{n // 2}") for n in range(60)] + [chat(n, id=f"again{n}") for n in range(5)]
+    rows += [json.loads(call.model_dump_json(exclude_defaults=True)) | {"split": None} for call in synthesize(30, seed=3)]
+    rows += [record(n, lang="de") for n in range(70, 75)] + ['{"id": 1, "id": 2}'] * 5
+    return write_rows(folder / "calls.jsonl", rows)
+
+
+def killed(folder: Path, kills: int, *way: str) -> list[dict[str, object]]:
+    """Kill and rerun in one process that loads once; the kills that were reported."""
+    source = source_of(folder)
+    command = [sys.executable, str(LOOP), str(source), str(folder), str(kills), "11", *way]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=LOOP.parent)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def assert_all_as_undisturbed(folder: Path, kills: int) -> None:
+    whole = contents(folder / "whole" / "out")
+    assert sorted(whole) == FILES and whole["duplicates.jsonl"] and whole["quarantine.jsonl"]
+    for number in range(kills):
+        found = contents(folder / f"k{number:02}" / "out")
+        assert [name for name in sorted({*whole, *found}) if whole.get(name) != found.get(name)] == [], number
+
+
+def test_killed_twenty_times_at_random_moments_it_leaves_the_same_set(tmp_path):
+    kills = killed(tmp_path, TIMES)
+    assert len(kills) == 21 and sum(bool(kill["killed"]) for kill in kills) >= 14  # a late one may find the run over
+    assert_all_as_undisturbed(tmp_path, TIMES)
+
+
+def test_killed_at_a_rename_or_removal_it_leaves_the_same_set(tmp_path):
+    """Between two files is where a careless writer leaves half a set: eight such moments from first to last."""
+    kills = killed(tmp_path, 8, "rename")
+    assert [kill["killed"] for kill in kills] == [True] * 8
+    assert_all_as_undisturbed(tmp_path, 8)
+
+
+def test_a_killed_run_leaves_whole_files_and_no_report(tmp_path):
+    """Killed over an older set, each file is the old or the new one, and the folder does not claim to be whole."""
+    source = write_rows(tmp_path / "calls.jsonl", [record(n) for n in range(60)])
+    given, out = options(tmp_path), tmp_path / "out"
+    prepare([source], out, changed(given, seed=1))
+    old = contents(out)
+    prepare([source], tmp_path / "new" / "out", changed(given, seed=2))
+    new = contents(tmp_path / "new" / "out")
+    for left in (0, 4, 11):  # of twelve renames after the old report has gone; the last one is the new report's
+        ended = subprocess.run([sys.executable, "-c", KILLED_LATE, str(source), str(tmp_path), str(left)], cwd=LOOP.parent)
+        assert ended.returncode == -signal.SIGKILL
+        assert not (out / "report.json").exists()
+        for name in set(old) - {"report.json", "calls.duckdb", "versions.jsonl", "report.html", "DATA_CARD.md"}:
+            assert (out / name).read_bytes() in (old[name], new[name]), name
+    prepare([source], out, changed(given, seed=2))
+    assert {**contents(out), "versions.jsonl": b""} == {**new, "versions.jsonl": b""}
+
+
+def test_parts_that_a_killed_cleaning_up_left_are_not_trusted(tmp_path):
+    """The plan goes first: half of the parts without it are made again."""
+    source = write_rows(tmp_path / "calls.jsonl", [record(n) for n in range(30)])
+    prepare([source], tmp_path / "out", options(tmp_path))
+    before = contents(tmp_path / "out")
+    work = tmp_path / "out" / ".work"
+    work.mkdir()
+    (work / "part-00000.json").write_text('{"lines": "gone"}')
+    prepare([source], tmp_path / "out", options(tmp_path))
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="children are found in /proc")
+def test_workers_end_with_a_killed_run(tmp_path):
+    source = write_rows(tmp_path / "calls.jsonl", [record(n) for n in range(2000)])
+    code = (
+        "import sys; from pathlib import Path; from tiny_stage import options; from llmft.prepare import parts\n"
+        "from llmft.prepare.stage import prepare\n"
+        "parts.CHUNK_ROWS = 10; root = Path(sys.argv[2])\n"
+        "prepare([Path(sys.argv[1])], root / 'out', options(root, workers=2))\n"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code, str(source), str(tmp_path)], cwd=LOOP.parent)
+    waited = time.monotonic() + 120
+    while not (tmp_path / "out" / ".work" / "part-00001.json").exists() and time.monotonic() < waited:
+        time.sleep(0.02)
+    workers = [int(child) for child in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()]
+    run.kill()
+    run.wait()
+    assert len(workers) == 2
+    waited = time.monotonic() + 60
+    while any(map(is_running, workers)) and time.monotonic() < waited:
+        time.sleep(0.1)
+    assert not any(map(is_running, workers))
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+        return "zombie" not in Path(f"/proc/{process}/status").read_text()
+    except (OSError, ProcessLookupError):
+        return False
