@@ -198,7 +198,9 @@ def test_what_a_set_may_hold_besides(tmp_path, given):
     assert len(tables(out / "calls.duckdb")["doctors"]) == 1
     again = prepare([out / f"{split}.parquet" for split in SPLITS], tmp_path / "again", given)
     assert (again.rows_out, again.split_by) == (60, "record")
-    assert [(tmp_path / "again" / f"{s}.jsonl").read_bytes() for s in SPLITS] == [(out / f"{s}.jsonl").read_bytes() for s in SPLITS]
+    assert [(tmp_path / "again" / f"{s}.jsonl").read_bytes() for s in SPLITS] == [
+        (out / f"{s}.jsonl").read_bytes() for s in SPLITS
+    ]
     assert prepare([out], tmp_path / "third", given).quarantined == 0  # neither folds nor doctors are calls
 
 

@@ -31,6 +31,9 @@ class Spelling:
     sure: bool  # enough letters, or words around them, to be a name without knowing it
 
 
+_ASKS, _ASKED = ("yat", "at"), ("il", "elle", "on", "ils", "elles")
+
+
 def spellings(words: Words) -> Iterator[Spelling]:
     """Every row of three letters or more, and of two that are explained ("d comme Daniel")."""
     done = -1
@@ -42,6 +45,8 @@ def spellings(words: Words) -> Iterator[Spelling]:
         if i <= done or words.gaps[i] == "'" or not _close(words, i + 1):
             continue
         letters, last, explained = _row(words, i)
+        if letters.endswith(_ASKS) and said[last + 1 : last + 2] and said[last + 1] in _ASKED:
+            continue  # "y a-t-il" spells nothing
         if len(letters) >= _CUED or (explained and len(letters) > 1):
             yield Spelling(i, last, letters, _is_sure(words, i, last, letters, explained))
             done = last
