@@ -34,10 +34,13 @@ data: setup      ## make the demonstration calls and prepare them
 	$(BIN)/llmft synthesize --count 2000 --seed 11 --output $(CALLS)
 	$(BIN)/llmft prepare $(CALLS) --output data/prepared/demo
 
-base: setup      ## pretrain both embedded bases anew (half an hour on 2 quiet cores)
-	$(BIN)/llmft synthesize --corpus --count 60000 --seed 1 --output data/corpus/corpus.jsonl
-	$(BIN)/llmft base llama --corpus data/corpus/corpus.jsonl --output data/base/llama
-	$(BIN)/llmft base gptj --corpus data/corpus/corpus.jsonl --output data/base/gptj
+base: setup      ## pretrain both embedded bases anew (over an hour on 2 quiet cores)
+	$(BIN)/llmft synthesize --corpus --count 112000 --seed 1 --output data/corpus/first.jsonl
+	$(BIN)/llmft synthesize --corpus --count 32000 --seed 2 --output data/corpus/second.jsonl
+	for base in llama gptj; do \
+	    $(BIN)/llmft base $$base --corpus data/corpus/first.jsonl --steps 7000 --output data/corpus/$$base && \
+	    $(BIN)/llmft base $$base --corpus data/corpus/second.jsonl --start data/corpus/$$base --steps 2000 --output data/base/$$base \
+	    || exit 1; done
 
 sft: setup       ## fine-tune RECIPE with QLoRA
 	@test -f data/prepared/demo/report.json || $(MAKE) data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 from llmft.cli import EXTRAS, main, parser
 
-VERBS = ("synthesize", "prepare", "base", "sft", "evaluate", "export", "verify", "install-gpt4all", "chat")
+VERBS = ("synthesize", "prepare", "deidentify", "data", "base", "sft", "evaluate", "export", "verify", "install-gpt4all", "chat")
 
 
 def test_help_imports_nothing_heavy():
@@ -27,7 +28,15 @@ def test_each_verb_has_help_with_an_example(verb, capsys):
 
 
 def test_all_verbs_are_tested():
-    assert all(f"\n    {verb}" in parser().format_help() for verb in VERBS)
+    listed = re.findall(r"^    ([a-z0-9-]+)", parser().format_help(), re.MULTILINE)
+    assert listed and set(listed) == set(VERBS)
+
+
+@pytest.mark.parametrize("action", ["sql", "erase", "sign", "label", "protocols", "icd"])
+def test_each_action_on_data_has_help(action, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["data", action, "--help"])
+    assert left.value.code == 0 and f"llmft data {action}" in capsys.readouterr().out
 
 
 def test_an_error_is_one_line_and_exit_1(tmp_path, capsys):

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_stage import contents, options
 
 from llmft.dialogue import Dialogue, as_line, parse_dialogue, read_dialogues, read_triage
 from llmft.errors import DialogueError
 from llmft.prepare.ddxplus import CONDITIONS, EVIDENCES, notes, read_tables
 from llmft.prepare.ddxplus_calls import ddxplus_calls
-from llmft.prepare.stage import SPLITS, prepare
+from llmft.prepare.sources import ReadOptions
+from llmft.prepare.splits import SPLITS
+from llmft.prepare.stage import prepare
 from llmft.vocabulary import icd10_labels, specialties
 
 REAL = Path(os.environ.get("LLMFT_DDXPLUS") or Path(__file__).parent.parent / ".." / "shared" / "ddxplus")
@@ -251,19 +254,20 @@ def test_calls_are_whole(tiny_calls):
 
 
 def test_families_never_cross_splits(tiny_folder, tmp_path):
-    report = prepare([tiny_folder], tmp_path / "out", count=40)
+    report = prepare([tiny_folder], tmp_path / "out", options(tmp_path, read=ReadOptions(count=40)))
     homes: dict[str, set[str]] = {}
     for split in SPLITS:
         for call in read_dialogues(tmp_path / "out" / f"{split}.jsonl"):
             homes.setdefault(call.family_id, set()).add(split)
     assert all(len(home) == 1 for home in homes.values())
-    assert report.rows_out == 40 * len(TINY_CONDITIONS) and report.split_by == "family" and report.quarantined == 0
+    assert report.rows_in == 40 * len(TINY_CONDITIONS) and report.split_by == "group" and report.quarantined == 0
     assert report.guessed == (f"{tiny_folder}: format ddxplus",)
     assert set(report.sources[0]["sha256"]) == {CONDITIONS, EVIDENCES}
 
 
 def test_either_file_stands_for_the_folder(tiny_folder, tmp_path):
-    one, other = (prepare([tiny_folder / name], tmp_path / name, count=2).files for name in (CONDITIONS, EVIDENCES))
+    given = options(tmp_path, read=ReadOptions(count=2))
+    one, other = (prepare([tiny_folder / name], tmp_path / name, given).files for name in (CONDITIONS, EVIDENCES))
     assert one == other
 
 
@@ -308,9 +312,9 @@ def test_a_broken_folder_is_one_sentence(tmp_path, name):
     else:
         (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DialogueError) as caught:
-        prepare([folder], tmp_path / "out", file_format="ddxplus")
+        prepare([folder], tmp_path / "out", options(tmp_path, read=ReadOptions(file_format="ddxplus")))
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
-    assert not (tmp_path / "out").exists()
+    assert contents(tmp_path / "out") == {}
 
 
 def test_our_notes_hold_together():

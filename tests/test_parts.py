@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_stage import FILES, changed, chat, contents, options, record, write_rows
+from tiny_stage import FILES, chat, contents, options, record, write_rows
 
 from llmft.errors import DialogueError
 from llmft.prepare import parts

@@ -134,7 +134,7 @@ def test_calls_of_too_few_days_are_not_split_by_date(days):
     found = assign(keys(table), seed=1)
     assert found.recent_from is None
     assert (found.splits == 0).mean() == pytest.approx(SHARES["train"], abs=0.05)
-    assert 1 / 3 > MOST_RECENT
+    assert MOST_RECENT < 1 / 3
 
 
 def test_nothing_has_no_split():

@@ -15,7 +15,7 @@ from llmft.prepare.splits import SPLITS
 from llmft.prepare.stage import PrepareOptions
 
 SECRET = "zorglub9371"
-SYLLABLES = "ba be bo da de do ka ke ko la le lo ma me mo ra re ro sa se so ta te to va ve vo".split()
+SYLLABLES = [consonant + vowel for consonant in "bdklmrstv" for vowel in "aeo"]
 SPLIT_FILES = [f"{split}.jsonl" for split in SPLITS]
 JSON_FILES = [*SPLIT_FILES, "quarantine.jsonl", "duplicates.jsonl", "refused.jsonl", "lineage.jsonl"]
 FILES = sorted([*JSON_FILES, "DATA_CARD.md", "calls.duckdb", "report.html", "report.json", "versions.jsonl"])

@@ -19,7 +19,10 @@ _BATCH_DIALOGUES = 1000
 _MARK = b"llmft.dialogues"  # in the file's metadata: the version of the record
 _PLAIN = ("schema_version", "id", "family_id", "lang", "channel", "source", "license", "collected_on", "split", "hash")
 _PLAIN_TURN = ("speaker", "text", "i", "stage", "act", "start", "end")
-_PLAIN_LABELS = ("urgency", "specialty", "icd10_primary", "disposition", "annotators", "agreement", "confidence")
+_PLAIN_LABELS = (
+    *("urgency", "specialty", "icd10_primary", "disposition"),
+    *("annotators", "agreement", "confidence", "rule_confidence"),
+)
 _LISTS = ("red_flags", "specialty_acceptable", "required_slots")  # of labels
 _JSON = ("consent", "patient", "routing", "deid")
 _JSON_LABELS = ("symptoms", "differential")
@@ -97,7 +100,8 @@ def _text(value: Any) -> str | None:
 
 def _schema(pa: Any) -> Any:
     text, texts, number = pa.string(), pa.list_(pa.string()), pa.float64()
-    types = {"i": pa.int64(), "start": number, "end": number, "annotators": pa.int64(), "agreement": number}
+    types = {"i": pa.int64(), "start": number, "end": number, "annotators": pa.int64()}
+    types |= {"agreement": number, "rule_confidence": number}
     turn = [(name, types.get(name, text)) for name in _PLAIN_TURN] + [("asks", texts), ("evidence", text)]
     labels = [(name, types.get(name, text)) for name in _PLAIN_LABELS] + [(name, texts) for name in _LISTS]
     return pa.schema(
