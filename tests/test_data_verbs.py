@@ -167,12 +167,12 @@ def test_a_split_goes_out_to_be_labelled(prepared, tmp_path, capsys, form):
 
 
 def test_deidentify_replaces_row_by_row(tmp_path, capsys):
-    rows = [{"id": "a", "text": "je m'appelle Zoé Kwyjibo, 06 12 34 56 78", "roster": {"patient": ["Zoé Kwyjibo"]}}, "{"]
+    rows = [{"id": "a", "text": "ici kwyjibo, au 06 12 34 56 78", "roster": {"patient": ["Zoé Kwyjibo"]}}, "{"]
     source, out = write_rows(tmp_path / "notes.jsonl", rows), tmp_path / "clean.jsonl"
     assert main(["deidentify", "--input", str(source), "--output", str(out)]) == 0
     printed = capsys.readouterr().out
     assert f"{out}: 1 of 2 rows, replaced: NOM 1, TEL 1" in printed and "1 rows set aside" in printed
-    assert lines_of(out) == [{"id": "a", "text": "je m'appelle [NOM_1], [TEL_1]"}]
+    assert lines_of(out) == [{"id": "a", "text": "ici [NOM_1], au [TEL_1]"}]
     assert main(["deidentify", "--input", str(tmp_path / "none"), "--output", str(out)]) == 1
     assert capsys.readouterr().err.count("\n") == 1
 

@@ -10,9 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_stage import FILES, changed, chat, contents, options, record, write_rows
 
+from llmft.prepare.parts import Part, PartFolder
 from llmft.prepare.stage import prepare
 from llmft.prepare.synthesize import synthesize
 
@@ -21,6 +23,7 @@ KILLED_LATE = """
 import os, signal, sys
 from pathlib import Path
 from tiny_stage import changed, options
+from llmft.prepare.parts import Part, PartFolder
 from llmft.prepare.stage import prepare
 
 source, root, left = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -97,16 +100,21 @@ def test_a_killed_run_leaves_whole_files_and_no_report(tmp_path):
     assert {**contents(out), "versions.jsonl": b""} == {**new, "versions.jsonl": b""}
 
 
-def test_parts_that_a_killed_cleaning_up_left_are_not_trusted(tmp_path):
-    """The plan goes first: half of the parts without it are made again."""
-    source = write_rows(tmp_path / "calls.jsonl", [record(n) for n in range(30)])
-    prepare([source], tmp_path / "out", options(tmp_path))
-    before = contents(tmp_path / "out")
-    work = tmp_path / "out" / ".work"
-    work.mkdir()
-    (work / "part-00000.json").write_text('{"lines": "gone"}')
-    prepare([source], tmp_path / "out", options(tmp_path))
-    assert contents(tmp_path / "out") == before
+def test_parts_that_a_killed_cleaning_up_left_are_not_trusted(tmp_path, monkeypatch):
+    """Stopped after a part's words are gone and before its notes are, the next run makes it again."""
+    folder = PartFolder(tmp_path / "work")
+    folder.begin({"sources": 1})
+    folder.write(0, Part(("a\n",), np.zeros(1), {}))
+
+    def stopped(path, **_):
+        (path / "part-00000.jsonl").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr("shutil.rmtree", stopped)
+        folder.drop()
+    folder.begin({"sources": 1})
+    assert not folder.has(0)
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="children are found in /proc")

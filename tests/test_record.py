@@ -98,18 +98,10 @@ def test_swapped_roles_are_a_fault_even_after_they_were_guessed():
 
 
 def test_a_speaker_that_nobody_can_tell_is_a_fault_without_the_name():
-    told = 0
-    for words in (
-        ("oui", "non"),
-        ("bonjour", "vous avez mal"),
-        ("vous avez dit oui", "non, ça fait mal, vous avez tort"),
-    ):
-        found = clean_row(call(("Zorglub Durand", words[0]), ("Autre Nom", words[1])), PLAIN)
-        if isinstance(found, Fault) and found.field == "turns.speaker":
-            told += 1
-            assert "--roles NAME=operator" in found.reason
-            assert "Zorglub" not in str(found) and "Autre" not in str(found)
-    assert told >= 2
+    for words in (("oui", "non"), ("oui", "d'accord, je comprends, j'ai noté ?")):  # of the second, one name is likelier
+        found = fault(call(("Zorglub Durand", words[0]), ("Autre Nom", words[1])))
+        assert found.field == "turns.speaker" and "--roles NAME=operator" in found.reason
+        assert "Zorglub" not in found.reason and "Autre" not in found.reason
 
 
 def test_turns_of_one_speaker_in_a_row_are_joined_and_trailing_words_of_the_patient_go():

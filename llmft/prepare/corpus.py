@@ -112,6 +112,13 @@ def _paragraph(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Documen
     return {"text": " ".join(frame.format(**_facts(rng, protocol, family, lang)) for frame in frames)}
 
 
+def _glossary(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Document:
+    """Sentences about the words of forms, so that no piece of them is a stranger to the model."""
+    protocol, family = _any_family(rng)
+    frames = rng.sample(prose["glossary"][lang], k=rng.choice((2, 3, 4)))
+    return {"text": " ".join(frame.format(**_facts(rng, protocol, family, lang)) for frame in frames)}
+
+
 def _record(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Document:
     """An office note and the same facts as JSON, in the fence that models are used to; no call, no triage."""
     protocol, family = _any_family(rng)
@@ -204,4 +211,4 @@ def write_corpus(path: Path, count: int, seed: int) -> int:
     return count
 
 
-KINDS = {_call: 3, _short_call: 7, _paragraph: 1, _record: 9}  # kind ─▶ its weight among documents
+KINDS = {_call: 3, _short_call: 7, _paragraph: 1, _record: 9, _glossary: 1}  # kind ─▶ its weight among documents

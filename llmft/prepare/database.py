@@ -146,8 +146,9 @@ def query(path: Path, sql: str, *, limit: int | None = None) -> Answer:
         raise DialogueError(f"the SQL failed on the values of {path.name} ({type(error).__name__}); change the query") from error
 
 
-def print_answer(answer: Answer, *, as_csv: bool = False, file: TextIO = sys.stdout) -> None:
-    """A table for people, or CSV for a spreadsheet."""
+def print_answer(answer: Answer, *, as_csv: bool = False, file: TextIO | None = None) -> None:
+    """A table for people, or CSV for a spreadsheet; on standard output unless ``file`` is given."""
+    file = file or sys.stdout
     if as_csv:
         writer = csv.writer(file)
         writer.writerow(answer.columns)

@@ -78,7 +78,7 @@ class Source:
         if self.file_format == "hub":
             return ()
         if self.file_format == "ddxplus":
-            return (self.path / CONDITIONS, self.path / EVIDENCES)
+            return tuple(file for file in (self.path / CONDITIONS, self.path / EVIDENCES) if file.is_file())
         if self.path.is_dir():
             return tuple(sorted(path for path in self.path.rglob("*") if path.is_file()))
         return (self.path,)

@@ -71,7 +71,7 @@ def prepare(places: Sequence[str | Path], output_dir: Path, options: PrepareOpti
     salt = open_vault(options.vault)
     stones = frozenset(read_tombstones(options.vault))
     chunk = ChunkOptions(options.clean, salt, stones, options.near_duplicates, options.strict)
-    hashes = {str(file): sha256(file) for source in sources for file in source.files}
+    hashes = {str(file): _hash(file) for source in sources for file in source.files}
     folder = PartFolder(output_dir / WORK)
     require_space(output_dir, 3 * sum(file.stat().st_size for source in sources for file in source.files))
     folder.begin(_plan(hashes, chunk, options))
@@ -127,6 +127,13 @@ def _finish(
     )
     write_reports(output_dir, output_dir.name, report)
     return report
+
+
+def _hash(file: Path) -> str:
+    try:
+        return sha256(file)
+    except OSError as error:
+        raise DialogueError(f"{file} cannot be read: {error.strerror}; make it readable, or leave it out") from error
 
 
 def _plan(hashes: dict[str, str], chunk: ChunkOptions, options: PrepareOptions) -> dict[str, Any]:
