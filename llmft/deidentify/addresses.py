@@ -112,6 +112,7 @@ def _postcodes(text: str, lang: str, seen: list[Town], found: list[Span]) -> Ite
             yield from (Span(match.start(), match.end(), "CODE_POSTAL", LAYER) for match in pattern.finditer(text))
     starts = {town.start: town.end for town in seen}
     street_ends = [span.end for span in found if span.label == "ADRESSE"]
+    street_ends += [town.end for town in seen if town.sure]
     asked = not _POSTCODE_WORDS.isdisjoint(words(text))
     for row in stretches(text):
         for first, piece in enumerate(row):

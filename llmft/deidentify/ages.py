@@ -13,12 +13,24 @@ _OLD, _OLDEST = 90, 125  # years
 _YEAR_WORDS = frozenset(("ans", "years", "year", "yo", "age", "agee", "aged", "yrs"))
 _YEARS_AFTER = re.compile(r"[\s-]*(?:ans\b|years?\b|yrs?\b|y/?o\b)(?!\s+ago)", re.IGNORECASE)
 _AGED_BEFORE = re.compile(r"\b(?:âgée?s?(?: de)?|aged?(?: is| of)?|âge(?: est| de|,| :)?|age :?)\s+$", re.IGNORECASE)
+# "she's ninety-four": a bare number is an age where nothing says what else it counts.
+_PEOPLE = frozenset(("he", "she", "mum", "mom", "mother", "dad", "father", "nan", "gran", "grandma", "grandad", "grandmother"))
+_PEOPLE |= {"grandfather", "neighbour", "neighbor", "husband", "wife", "aunt", "uncle", "patient"}
+_BARE_BEFORE = re.compile(
+    rf"\b(?:{'|'.join(sorted(_PEOPLE))})(?:['’]s|s| is| was|,| turned| just turned| has turned)\s+(?:now |nearly |almost |only )?(?:an? )?$",
+    re.IGNORECASE,
+)
+_UNIT_AFTER = re.compile(
+    r"\s*(?:[%°/]|[.,:]\d|-?\s?(?:per\s?cent|over|on|kilos?|kg|kgs|pounds?|lbs?|stone|degrees?|beats?|bpm|systolic|mg|ml|cm|"
+    r"minutes?|hours?|days?|weeks?|months?|point|out|miles?|sats?|times|and a half|in|at|to|or)\b)",
+    re.IGNORECASE,
+)
 _DURATION_BEFORE = re.compile(r"\b(?:il y a|depuis|pendant|dans|for|in)\s+$", re.IGNORECASE)
 
 
 def find_ages(words: Words) -> list[Span]:
     """The numbers of years, without the word "ans" after them."""
-    if _YEAR_WORDS.isdisjoint(words.words):
+    if _YEAR_WORDS.isdisjoint(words.words) and _PEOPLE.isdisjoint(words.words):
         return []
     text = words.text
     spans: list[Span] = []
@@ -30,5 +42,6 @@ def find_ages(words: Words) -> list[Span]:
                 and not _DURATION_BEFORE.search(text, 0, piece.start)
             ):
                 aged = _YEARS_AFTER.match(text, piece.end) or _AGED_BEFORE.search(text, max(0, piece.start - 20), piece.start)
+                aged = aged or (not _UNIT_AFTER.match(text, piece.end) and _BARE_BEFORE.search(text, 0, piece.start))
                 spans += [Span(piece.start, piece.end, "AGE90+", LAYER)] if aged else []
     return spans

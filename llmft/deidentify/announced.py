@@ -45,7 +45,9 @@ _PLATE_FORM = re.compile(
 )
 _REACH = 90  # characters from the announcement's first word to the first number
 _CHUNK = re.compile(r"[^\W_]+")
-_GAP = re.compile(r"[\s.\-/:,–]{0,3}(?:(?:tiret|dash|slash|espace|hyphen|euh|um|barre)\s+)?")
+_GAP = re.compile(
+    r"[\s.\-/:,–]{0,3}(?:(?:tiret|dash|slash|espace|hyphen|euh|um|uh|barre|puis|alors|ensuite|et|then|and)[\s,]+){0,2}"
+)
 
 
 class Kind(NamedTuple):

@@ -107,7 +107,9 @@ def _after_phrase(words: Words, i: int, trust: Trust) -> list[int]:
         if i >= len(words.words) or words.gaps[i].strip(" ,:-'") != "":
             return []
         word = words.words[i]
-        if trust == Trust.FIRM and (word in cues().titles or (word in _OF and not words.capital(i))):
+        if trust == Trust.FIRM and (
+            word in cues().titles or (word in _OF and not words.capital(i) and words.words[i - 1] != "est")
+        ):
             return []  # the title announces it, or "nom" goes on: "au nom de", "nom de famille"
         if trust == Trust.WEAK or word not in cues().fillers or not words.near(i + 1):
             break

@@ -17,6 +17,8 @@ class Cues:
     titles: frozenset[str]  # of doctors too
     particles: frozenset[str]
     saints: frozenset[str]
+    medicines: frozenset[str]  # called like a person
+    medicine_words: frozenset[str]
     determiners: frozenset[str]
     place_before: frozenset[str]
     reflexives: frozenset[str]

@@ -23,7 +23,9 @@ _BIRTH_WORDS = frozenset(("né", "née", "nee", "nés", "nées", "naissance", "n
 _BIRTH_WORDS |= {"born", "birth", "birthday", "birthdate", "dob"}
 _BORN = r"\b(?:née?s?|nee|naissance|naquit|ddn|anniversaire|born|birth(?:day|date)?|d\.?o\.?b)\b"
 _BIRTH = re.compile(rf"{_BORN}(?:[^.?!\n]|\.(?=\w)){{0,45}}$", re.IGNORECASE)
-_BIRTH_ANSWER = re.compile(rf"{_BORN}[^\n?]{{0,30}}\?[^\n]{{0,8}}\s*[^\n]{{0,25}}$", re.IGNORECASE)  # asked, then answered
+_BIRTH_ANSWER = re.compile(
+    rf"{_BORN}[^\n?]{{0,30}}(?:\?|\n¶)[^\n]{{0,8}}[\s¶]*[^\n]{{0,25}}$", re.IGNORECASE
+)  # asked, then answered
 
 _ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth"
 _ORDINALS += " sixteenth seventeenth eighteenth nineteenth twentieth thirtieth"
@@ -55,7 +57,7 @@ _DAY_MONTH = re.compile(
     re.IGNORECASE,
 )
 _TO_BIRTH = re.compile(
-    rf"{_BORN}(?:[\s:,.?’'-]|\b(?:le|la|the|on|in|en|est|is|c|cest|it|s|euh|um|donc|alors|de|l|an|année|au|mon|my|ma|date|of)\b)*$",
+    rf"{_BORN}(?:[\s:,.?’'¶-]|\b(?:le|la|oui|yes|votre|your|alors|the|on|in|en|est|is|c|cest|it|s|euh|um|donc|alors|de|l|an|année|au|mon|my|ma|date|of)\b)*$",
     re.IGNORECASE,
 )
 

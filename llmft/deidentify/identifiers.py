@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from llmft.deidentify.announced import KINDS, Value, announced, read_code
 from llmft.deidentify.claims import first_claims
+from llmft.deidentify.dictated import chains, keyed, proven
 from llmft.deidentify.numbers import Piece, has_digit, stretches, words
 from llmft.deidentify.span import Span
 
@@ -21,7 +22,9 @@ _NIR_HEAD = re.compile(r"[1-478]\d\d(?:0[1-9]|1[0-2]|[2-9]\d)")  # sex, year, mo
 _CARD_HEAD = re.compile(r"4|5[0-8]|6[0-9]|2[2-7]|3[04-9]")
 _CARD_GROUPS = frozenset({(4, 4, 4, 4), (4, 6, 5), (4, 4, 4, 4, 3)})
 _LUHN_KINDS = {"RPPS": (11,), "FINESS": (9,), "SIREN": (9, 14)}
-_IBAN_HEAD = re.compile(r"\b([a-z]) ?([a-z])(?=[\s-]*\d|\s+[a-zé])", re.IGNORECASE)
+_NEAR = 60  # characters before a dictation in which its name is said
+_CARD_WORDS = frozenset(("carte", "card", "cb", "visa", "mastercard", "amex"))
+_IBAN_HEAD = re.compile(r"\b([a-z])[ .,-]{0,2}([a-z])(?=[\s.,-]*\d|[\s.,-]+[a-zé])", re.IGNORECASE)
 _IBAN_COUNTRIES = frozenset(
     ("FR", "GB", "DE", "BE", "CH", "LU", "ES", "IT", "PT", "NL", "IE", "MC", "AT", "PL", "SE", "DK", "NO", "FI")
 )
@@ -55,7 +58,7 @@ def find(text: str, lang: str) -> list[Span]:
         return []
     counts = [sum(len(piece.digits) for piece in row) for row in rows]
     most = max(counts)
-    spans = checksummed(text) if most >= 9 or sum(counts) >= 13 else []
+    spans = checksummed(text) if most >= 9 or sum(counts) >= 11 else []
     if has_digit(text):
         spans += _formed(text)
     if sum(counts) >= 2:
@@ -74,16 +77,38 @@ def checksummed(text: str) -> list[Span]:
         return []
     spans = [Span(v.start, v.end, "IBAN", LAYER) for v in _ibans(text)]
     with_letters = [*rows, *_corsican(text, rows)]
-    proven = [(v, "NIR") for v in _windows(with_letters, (15,)) if _is_nir(v.characters)]
-    proven += [(v, "CARTE") for v in _windows(rows, range(13, 20)) if _is_card(v.characters)]
-    proven.sort(key=lambda pair: -len(pair[0].characters))  # by chance a card may hold the digits of a valid NIR
-    spans += [Span(v.start, v.end, label, LAYER) for v, label in proven if label == "NIR" or len(v.characters) > 15]
+    found = [(v, "NIR") for v in _windows(with_letters, (15,)) if _is_nir(v.characters)]
+    found += [(v, "CARTE") for v in _windows(rows, range(13, 20)) if _is_card(v.characters)]
+    found.sort(key=lambda pair: -len(pair[0].characters))  # by chance a card may hold the digits of a valid NIR
+    spans += [Span(v.start, v.end, label, LAYER) for v, label in found if label == "NIR" or len(v.characters) > 15]
+    if not spans:
+        spans += _dictated(text, rows)
     spans += [Span(v.start, v.end, "RPPS", LAYER) for v in _windows(rows, (11,)) if _is_plain_rpps(text, v)]
     for value in announced(text, words(text)):
         if _is_proven(value):
             spans.append(Span(value.start, value.end, KINDS[value.kind].label, LAYER))
-    spans += [Span(v.start, v.end, label, LAYER) for v, label in proven]
+    spans += [Span(v.start, v.end, label, LAYER) for v, label in found]
     return first_claims(spans)
+
+
+def _dictated(text: str, rows: Sequence[Sequence[Piece]]) -> Iterator[Span]:
+    """Identifiers in parts, or in words that read in two ways; a Luhn digit alone proves little, so its kinds need a word."""
+    for chain in chains(text, rows):
+        digits = sum(len(piece.digits) for row in chain for piece in row)
+        if digits < 9 or not (len(chain) > 1 or any(piece.spoken for piece in chain[0])):
+            continue
+        start = chain[0][0].start
+        before = words(text[max(0, start - _NEAR) : start])
+        if digits >= 13 and "vitale" not in before and not _CARD_WORDS.isdisjoint(before):
+            parts = list(proven(text, chain, range(13, 20), _is_card, "23456"))
+            yield from (Span(part.start, part.end, "CARTE", LAYER) for part in parts)
+        for kind, lengths in _LUHN_KINDS.items():
+            if kind.lower() in before or (kind == "SIREN" and "siret" in before):
+                parts = list(proven(text, chain, lengths, _is_luhn_number, "0123456789"))
+                yield from (Span(part.start, part.end, KINDS[kind].label, LAYER) for part in parts)
+        if digits >= 13:
+            parts = [*proven(text, chain, (15,), _is_nir, "123478"), *keyed(text, chain)]
+            yield from (Span(part.start, part.end, "NIR", LAYER) for part in parts)
 
 
 def _whole(match: re.Match[str], label: str) -> Span:
@@ -150,6 +175,10 @@ def _luhn(characters: str) -> bool:
     return len(set(characters)) > 1 and luhn.is_valid(characters)
 
 
+def _is_luhn_number(characters: str) -> bool:
+    return characters.isdecimal() and _luhn(characters)
+
+
 def _is_proven(value: Value) -> bool:
     if value.kind in _LUHN_KINDS:
         digits = value.characters
@@ -169,7 +198,8 @@ def _ibans(text: str) -> Iterator[Value]:
         country = (head[1] + head[2]).upper()
         if country not in _IBAN_COUNTRIES:
             continue
-        begin = head.end() + len(text[head.end() : head.end() + 2]) - len(text[head.end() : head.end() + 2].lstrip(" -"))
+        after = text[head.end() : head.end() + 3]
+        begin = head.end() + len(after) - len(after.lstrip(" -.,"))
         for value in reversed(read_code(text, begin)):
             if len(value.characters) + 2 in _IBAN_LENGTHS and iban.is_valid(country + value.characters):
                 yield Value(head.start(), value.end, country + value.characters)

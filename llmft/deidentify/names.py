@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from llmft.deidentify.cues import cues
+from llmft.deidentify.cues import cues, phrases
 from llmft.deidentify.lexicon import is_known, lexicon, read_lists
 from llmft.deidentify.span import Span
 from llmft.deidentify.words import Words
@@ -85,6 +85,8 @@ def is_guarded(words: Words, i: int) -> bool:
     before = words.words[i - 1] if words.soft(i) else ""
     after = words.words[i + 1] if words.soft(i + 1) else ""
     around = cues()
+    if is_thing(words, i):
+        return True
     if before in around.saints or before in around.eponym_heads or after in around.eponym_tails:
         return True
     if before in around.eponyms or after in around.eponyms:
@@ -92,6 +94,28 @@ def is_guarded(words: Words, i: int) -> bool:
     if after == "s" and i + 2 < len(words.words) and words.words[i + 2] in around.eponym_tails:
         return True
     return before in ("de", "d", "of", "du") and words.soft(i - 1) and words.words[i - 2] in around.eponym_heads
+
+
+@cache
+def _things() -> dict[str, tuple[tuple[str, ...], ...]]:
+    """Words of things that bear a name ("martin-pêcheur") ─▶ the things with that word."""
+    by_word: dict[str, list[tuple[str, ...]]] = {}
+    for phrase in phrases("things"):
+        for word in phrase:
+            by_word.setdefault(word, []).append(phrase)
+    return {word: tuple(found) for word, found in by_word.items()}
+
+
+def is_thing(words: Words, i: int) -> bool:
+    """Whether word ``i`` is part of an animal, a plant or a medicine that is called like a person."""
+    word = words.words[i]
+    if word in cues().medicines and not cues().medicine_words.isdisjoint(words.words[max(0, i - 4) : i]):
+        return True
+    for phrase in _things().get(word, ()):
+        at = i - phrase.index(word)
+        if at >= 0 and tuple(words.words[at : at + len(phrase)]) == phrase:
+            return True
+    return False
 
 
 def _beside(words: Words, i: int, proven: set[int]) -> bool:

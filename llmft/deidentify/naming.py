@@ -6,10 +6,11 @@ from enum import IntEnum
 
 from llmft.deidentify.cues import cues
 from llmft.deidentify.lexicon import is_known
-from llmft.deidentify.names import is_function, is_name, names
+from llmft.deidentify.names import is_function, is_name, is_thing, names
 from llmft.deidentify.words import Words
 
 _MAX_WORDS = 5
+_PLAIN_PARTICLES = frozenset("de du des d la le les l do ten n san o".split())  # words too
 _MIN_UNLISTED = 3  # letters of a word that no list holds
 
 
@@ -26,17 +27,45 @@ class Trust(IntEnum):
 def name_from(words: Words, i: int, trust: Trust) -> list[int]:
     """The words of the name that begins at word ``i``; empty when none does."""
     start, i = i, _after_particles(words, i)
-    if i >= len(words.words) or not _begins(words, i, trust, bare=i == start):
+    if i >= len(words.words) or is_thing(words, i) or not _begins(words, i, trust, bare=i == start):
+        return []
+    if i > start and not _may_begin(words, start, i, trust):
         return []
     places = list(range(start, i + 1))
     while len(places) < _MAX_WORDS + (i - start):
         following = places[-1] + 1
         end = _after_particles(words, following)
         comma = trust in (Trust.FIRM, Trust.ANSWER) and end == following and words.near(end)
-        if not (words.soft(end) or comma) or not _continues(words, end, places[-1], comma=not words.soft(end)):
+        if not (words.soft(end) or comma):
+            break
+        foreign = end > following and _is_foreign(words, end - 1) and _may_be(words, end)
+        if not foreign and not _continues(words, end, places[-1], comma=not words.soft(end)):
             break
         places += range(following, end + 1)
     return places
+
+
+def _may_begin(words: Words, start: int, i: int, trust: Trust) -> bool:
+    """After a title, "le" and "les" are articles more often than they begin a name: "madame, les résultats"."""
+    first = words.words[start]
+    if first in ("les", "des"):
+        return trust == Trust.FIRM and words.capital(start)
+    if first not in ("le", "la", "l", "du") or words.capital(i):
+        return True
+    return is_name(words, i) or (words.words[i] in names().all and trust == Trust.FIRM)
+
+
+def _is_foreign(words: Words, i: int) -> bool:
+    """Whether word ``i`` is a particle that is no French or English word: "van der", "El", "Ben", "Thi"."""
+    return words.words[i] in cues().particles and words.words[i] not in _PLAIN_PARTICLES
+
+
+def _may_be(words: Words, i: int) -> bool:
+    """Whether word ``i`` may be a name after a foreign particle, however common it is."""
+    word = words.words[i]
+    if is_function(word) or (words.cased(i) and not words.capital(i)):
+        return False
+    return word in names().all or not is_known(word)
 
 
 def _after_particles(words: Words, i: int) -> int:
@@ -59,7 +88,9 @@ def _begins(words: Words, i: int, trust: Trust, bare: bool) -> bool:
         if trust >= Trust.TITLE and bare:
             return True
         return not known or (listed and (trust > Trust.WEAK or word not in names().proper))
-    if trust == Trust.FIRM and bare and word in names().all:
+    if trust == Trust.FIRM and word in names().all and (bare or word not in names().lower):
+        return True
+    if not bare and trust > Trust.WEAK and _is_foreign(words, i - 1) and _may_be(words, i):
         return True
     if trust == Trust.TITLE and bare and word in names().surnames and word not in names().proper:
         return True

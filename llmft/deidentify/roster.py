@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 
-from llmft.deidentify.cues import cues
+from llmft.deidentify.cues import cues, phrases
 from llmft.deidentify.lexicon import is_known, lexicon
-from llmft.deidentify.names import is_guarded
+from llmft.deidentify.names import is_guarded, names
 from llmft.deidentify.numbers import digits_in
 from llmft.deidentify.roster_index import MIN_FUZZY, PHONE_DIGITS, NameWord, RosterIndex, index_of, is_doubtful
 from llmft.deidentify.span import Roster, Span
@@ -24,7 +24,14 @@ Hits = dict[int, tuple[NameWord, ...]]  # word ─▶ the roster's words that it
 _NOBODY = Roster()
 _HOUSE_NUMBER = re.compile(r"\d+[\s,]*$")
 _NAME_CUES = frozenset(("appelle", "appellent", "prenom", "nom", "name", "surname", "nomme", "prenomme"))
-_COMPANY = frozenset(("avec", "pour", "chez", "with", "for"))  # before a first name
+_COMPANY = frozenset(("avec", "pour", "chez", "with", "for", "ici", "allo", "hello"))  # before a first name
+_SURNAME_CUES = frozenset(("famille", "dossier", "monsieur", "madame", "family"))
+_SPEAK = frozenset(("parler", "parle", "speak", "talk", "demande", "passer", "passez"))
+_HESITATION = frozenset(("euh", "heu", "hum", "um", "uh", "donc", "alors", "so"))
+_CALLS = frozenset(("appareil", "telephone", "calling", "speaking"))
+_IS = frozenset(("c", "est", "is", "s", "traitant", "traitante", "le", "docteur"))
+_QUESTION_WORDS = 10  # before an answer, in which the name is asked for
+_ANSWER_WORDS = 6  # of an answer's start in which the name stands
 
 
 def find_roster(words: Words, roster: Roster) -> list[Span]:
@@ -35,6 +42,7 @@ def find_roster(words: Words, roster: Roster) -> list[Span]:
     spans = _literals(words, index) + _phones(words, index) + _rows(words, index)
     spelled = [(found, match) for found in spellings(words) if (match := _same_name(found.letters, index))]
     spans += [words.span(found.first, found.last, match[0].label, LAYER) for found, match in spelled]
+    spans += _two_letters(words, index)
     hits = _hits(words, index)
     said = {i: _as_said(words, i, hits) for i in sorted(hits) if _is_meant(words, i, hits)}
     return spans + _name_spans(words, said, index)
@@ -71,13 +79,39 @@ def _rows(words: Words, index: RosterIndex) -> list[Span]:
     spans = []
     for row, label in index.rows:
         for i, word in enumerate(words.words):
-            if word != row[0] or tuple(words.words[i : i + len(row)]) != row:
+            if word != row[0] or not _is_row(words.words[i : i + len(row)], row, label):
                 continue
             if len(row) == 1 and is_doubtful(word) and (words.opens(i) or not words.capital(i)):
                 continue
             number = _HOUSE_NUMBER.search(words.gaps[i]) if label == "ADRESSE" else None
             start = words.starts[i] - (len(words.gaps[i]) - number.start() if number else 0)
             spans.append(Span(start, words.end(i + len(row) - 1), label, LAYER))
+    return spans
+
+
+def _is_row(said: list[str], row: tuple[str, ...], label: str) -> bool:
+    """Whether the words are those of ``row``; a long word of a street may be misheard by one letter."""
+    if tuple(said) == row:
+        return True
+    if label != "ADRESSE" or len(said) != len(row):
+        return False
+    return all(
+        one == other or (len(other) > MIN_FUZZY and is_one_letter_off(one, other)) for one, other in zip(said, row, strict=True)
+    )
+
+
+def _two_letters(words: Words, index: RosterIndex) -> list[Span]:
+    """Names of two letters that are spelled: "L. Y.", "l y"; "y a" in lower case is a phrase."""
+    spans = []
+    for i in range(len(words.words) - 1):
+        if len(words.words[i]) != 1 or len(words.words[i + 1]) != 1 or words.gaps[i].endswith("'"):
+            continue
+        found = index.exact.get(words.words[i] + words.words[i + 1])
+        gap = words.gaps[i + 1]
+        if not found or gap.strip(" -.,") or not gap or words.gaps[i + 2].startswith("'"):
+            continue
+        if (words.words[i], words.words[i + 1]) != ("y", "a") or gap.strip() or words.original(i).isupper():
+            spans.append(words.span(i, i + 1, found[0].label, LAYER))
     return spans
 
 
@@ -143,16 +177,61 @@ def _beside_own(words: Words, i: int, hits: Hits) -> bool:
 def _is_announced(words: Words, i: int, found: tuple[NameWord, ...]) -> bool:
     """Whether what stands around word ``i`` says that a name is said."""
     is_first_name = any(one.label == "PRENOM" for one in found)
+    if _answers(words, i):
+        return True
+    if words.words[i + 1 : i + 3] == ["a", "l"] and words.words[i + 3 : i + 4] == ["appareil"]:
+        return True
+    if not _CALLS.isdisjoint(words.words[i + 1 : i + 3]) and words.soft(i + 1):
+        return True
     if i == 0 or words.new_text(i):
         return is_first_name and words.soft(i + 1) and words.words[i + 1] in cues().verbs_after
+    if words.words[i - 1] in _HESITATION and words.near(i) and not words.new_text(i - 1) and i > 1:
+        return words.near(i - 1) and words.words[i - 2] in (cues().titles | _NAME_CUES)
     before, before_that = words.words[i - 1], words.words[i - 2] if i > 1 else ""
     if before in cues().titles:
         return words.near(i) or words.gaps[i] == ". "
     if not words.near(i):
         return False
+    if _is_introduced(words, i, found, is_first_name):
+        return True
     if is_first_name and (before in _COMPANY or (before_that, before) == ("this", "is")):
         return True
     return before in _NAME_CUES or (before in cues().relations and before_that in cues().possessives)
+
+
+def _is_introduced(words: Words, i: int, found: tuple[NameWord, ...], is_first_name: bool) -> bool:
+    """Whether a phrase before word ``i`` brings a name in: "moi c'est", "parler à", "mon médecin c'est", "la famille"."""
+    before = words.words[max(0, i - 3) : i]
+    if before in (["moi", "c", "est"], ["nom", "c", "est"], ["prenom", "c", "est"], ["medecin", "c", "est"]):
+        return True
+    if before[-2:] in (["nom", "est"], ["name", "is"], ["name", "s"]):
+        return True
+    if is_first_name:
+        return len(before) > 1 and before[-1] in ("a", "to", "with") and before[-2] in _SPEAK
+    if any(one.label == "MEDECIN" for one in found):
+        k = i - 1
+        while k > max(0, i - 4) and words.words[k] in _IS:
+            k -= 1
+        if words.words[k] in cues().doctors:
+            return True
+    first = before[-1]
+    return first in _SURNAME_CUES or (first in names().first and first not in names().marked and words.soft(i))
+
+
+def _answers(words: Words, i: int) -> bool:
+    """Whether word ``i`` stands where a question for the name, or a title left open, is answered."""
+    start = i
+    while start > 0 and not words.new_text(start) and i - start < _ANSWER_WORDS:
+        if words.words[start - 1] not in cues().fillers and words.words[start - 1] not in cues().polite:
+            return False
+        start -= 1
+    if start == 0 or not words.new_text(start):
+        return False
+    asked = words.words[max(0, start - _QUESTION_WORDS) : start]
+    if not cues().other_questions.isdisjoint(asked):
+        return False
+    said = f" {' '.join(asked)} "
+    return asked[-1] in cues().titles or any(f" {' '.join(phrase)} " in said for phrase in phrases("questions"))
 
 
 def _as_said(words: Words, i: int, hits: Hits) -> NameWord:

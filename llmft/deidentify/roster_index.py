@@ -17,7 +17,7 @@ from llmft.deidentify.words import fold, read, words_of
 MIN_LETTERS = 3  # a shorter word alone hides nothing
 MIN_FUZZY = 5  # letters of a name that one wrong letter may stand in
 PHONE_DIGITS = 9  # the last ones, which every way of writing a French or British number shares
-_NOT_DIGIT = re.compile(r"\D")
+_JOINED = re.compile(r"[a-z]+(?:[-'][a-z]+)+")
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,12 @@ def index_of(roster: Roster) -> RosterIndex:
         for word, word_label in _labelled(name):
             if len(word) < MIN_LETTERS or word in cues().particles:
                 short[word].add(person)
-            else:
-                exact[word].append(NameWord(word, label or word_label, person, is_doubtful(word)))
+            if len(word) > 1 and word not in cues().particles:
+                exact[word].append(NameWord(word, label or word_label, person, len(word) < MIN_LETTERS or is_doubtful(word)))
+        for joined in _JOINED.findall(fold(name)):  # "Lou-Ann" may be heard as one word
+            word = re.sub("[-']", "", joined)
+            given = words_of(joined)[0] in names().first
+            exact[word].append(NameWord(word, label or ("PRENOM" if given else "NOM"), person, is_doubtful(word)))
     fuzzy = [word for word, found in exact.items() if len(word) >= MIN_FUZZY and not found[0].doubtful]
     return RosterIndex(
         exact={word: tuple(found) for word, found in exact.items()},

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from llmft.deidentify.lexicon import is_known
 from llmft.deidentify.numbers import words
+from llmft.deidentify.words import words_of
 from llmft.knowledge import load
 
 _ARTICLES = {"le": "(?:le|au|du)", "les": "(?:les|aux|des)", "la": "la", "l": "l"}
@@ -34,6 +36,10 @@ _THING = re.compile(
     r"\b(?:score|échelle|scale|syndrome|maladie|savon|moutarde|saucisses?|jambon|eau|plâtre|plaster|huile|fièvre|classification|"
     r"critères?|calendrier|couteau|corset|brace|canal|nougat|dentelle|fort)\s+(?:de|d|du|of)[\s'’]+$",
     re.IGNORECASE,
+)
+_ENDS = re.compile(r"\s*(?:$|[.,;:!?\n)]|\d)")
+_NEARLY_WORDS = frozenset(
+    ("gosier", "noisy", "lourdes", "pertuis", "bron", "lisses", "vif", "ris", "bourges", "plaisance", "hayes")
 )
 
 
@@ -65,7 +71,7 @@ def towns(text: str, lang: str) -> Iterator[Town]:
 
 
 def _is_placed(text: str, match: re.Match[str], marked: bool, merged: bool, lang: str) -> bool:
-    before = text[max(0, match.start() - 50) : match.start()]
+    before = text[max(0, match.start() - 50) : match.start()].rpartition("¶")[2]
     if _THING.search(before) or (merged and not _LIVES.search(before) and text[match.start()] not in "aA"):
         return False
     capital = _ARTICLE.sub("", match[0])[:1].isupper()
@@ -75,9 +81,16 @@ def _is_placed(text: str, match: re.Match[str], marked: bool, merged: bool, lang
         return alone or (written and _PLACED_FIRMLY.search(before) is not None) or _LIVES.search(before) is not None
     if merged:
         return True
+    if before.strip() == "" and _is_word(match[0]) and not _ENDS.match(text, match.end()):
+        return False  # "Noisy breathing": the capital opens a sentence
     if before.strip() == "" or before.rstrip().endswith(","):  # the whole answer, or one part of an enumeration
         return capital or match[0] == text.strip(" .!,")
     return _PLACED.search(before) is not None
+
+
+def _is_word(name: str) -> bool:
+    """Whether every word of a town's name is an ordinary word, or the name of one."""
+    return all(is_known(part) or part in _NEARLY_WORDS for part in words_of(name))
 
 
 @cache

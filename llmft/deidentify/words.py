@@ -20,8 +20,8 @@ _BREAK_MARK = "¶"
 
 # Plain letters for accented ones, one for one, so that places stay. Replacing the usual ones in turn is
 # fifty times faster than str.translate.
-_ACCENTS = tuple(zip("éèêëàâäîïôöùûüçñœæ’", "eeeeaaaiioouuucnoa'", strict=True))
-_OTHER_ACCENTS = re.compile("[\u00aa-\u00b5\u00b7-\u024f\u1e00-\u1eff]")
+_ACCENTS = tuple(zip("éèêëàâäîïôöùûüçñœæ’‘´′ʼ＇", "eeeeaaaiioouuucnoa''''''", strict=True))
+_OTHER_ACCENTS = re.compile("[\u00aa-\u00b3\u00b5\u00b7-\u024f\u1e00-\u1eff]")
 _WORD = re.compile("([a-z\u00df-\u1fff\u2c00-\ud7ff]+)")  # explicit ranges: ten times faster than [^\\W\\d_]
 _PLACEHOLDER = re.compile(r"\[[A-Z][A-Z_0-9+]+\]")
 _SOFT = frozenset((" ", "-", "'", " - ", "  "))
@@ -34,6 +34,8 @@ def fold(text: str) -> str:
     lower = text.lower()
     if len(lower) != len(text):
         lower = "".join(small if len(small := letter.lower()) == 1 else letter for letter in text)
+    if "`" in lower:
+        lower = lower.replace("`", "'")
     if lower.isascii():
         return lower
     for accented, plain in _ACCENTS:
