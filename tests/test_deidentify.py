@@ -368,6 +368,90 @@ def test_a_roster_is_found_however_it_is_said(roster, said, left):
     assert clean(said, "fr", roster) == left
 
 
+CLAIRE = Roster(patient=("Claire Fontaine",), doctors=("Anne Boulanger",), operators=("Florence Marchand",))
+FOREIGN = Roster(patient=("Inès D'Almeida",), relatives=("Moussa N'Diaye", "Sean O'Brien"))
+SHORT = Roster(patient=("Mei Ly",), relatives=("Kim Ngo", "Lou-Ann Prigent", "An-Li Zhou"))
+
+
+@pytest.mark.parametrize(
+    ("roster", "said", "left"),
+    [
+        (CLAIRE, "je suis fontaine claire", "je suis [NOM_1] [PRENOM_1]"),
+        (CLAIRE, "oui madame euh fontaine c'est ça", "oui madame euh [NOM_1] c'est ça"),
+        (CLAIRE, "votre nom / fontaine", "votre nom / [NOM_1]"),
+        (CLAIRE, "quel est votre nom de famille / alors fontaine", "quel est votre nom de famille / alors [NOM_1]"),
+        (CLAIRE, "vous êtes madame / fontaine", "vous êtes madame / [NOM_1]"),
+        (CLAIRE, "moi c'est claire", "moi c'est [PRENOM_1]"),
+        (CLAIRE, "je voudrais parler à florence s'il vous plaît", "je voudrais parler à [PRENOM_1] s'il vous plaît"),
+        (CLAIRE, "mon médecin traitant c'est boulanger", "mon médecin traitant c'est [MEDECIN_1]"),
+        (CLAIRE, "le dossier de la famille fontaine", "le dossier de la famille [NOM_1]"),
+        (CLAIRE, "mon fils martin fontaine tousse", "mon fils [PRENOM_1] [NOM_1] tousse"),
+        (CLAIRE, "l'eau est claire à la fontaine du boulanger", "l'eau est claire à la fontaine du boulanger"),
+        (FOREIGN, "madame d almeida et moussa n diaye", "madame [NOM_1] et [PRENOM_1] [NOM_2]"),
+        (FOREIGN, "N’Diaye, N´Diaye, N`Diaye, NʼDiaye, n diaye", "[NOM_1], [NOM_1], [NOM_1], [NOM_1], [NOM_1]"),
+        (FOREIGN, "mr o brien, mr O’Brien, mr obrien", "mr [NOM_1], mr [NOM_1], mr [NOM_1]"),
+        (SHORT, "mei ly / L. Y. / l y / N-G-O", "[PRENOM_1] [NOM_1] / [NOM_1]. / [NOM_1] / [NOM_2]"),
+        (SHORT, "il y a un an le loup", "il y a un an le loup"),
+        (SHORT, "louann tousse, an li aussi", "[PRENOM_1] tousse, [PRENOM_2] aussi"),
+        (SHORT, "lou ann, Lou-Ann", "[PRENOM_1], [PRENOM_1]"),
+        (Roster(addresses=("8 avenue Gambetta, 75020 Paris",)), "avenue gambeta", "[ADRESSE_1]"),
+    ],
+)
+def test_a_roster_name_that_is_a_word_or_short_is_found(roster, said, left):
+    assert clean(said, "fr", roster) == left
+
+
+@pytest.mark.parametrize(
+    ("lang", "marked"),
+    [
+        ("fr", "je m'appelle {nguyen thi mai}"),
+        ("fr", "je suis {maria da silva santos} bonjour"),
+        ("fr", "monsieur {ben ahmed el amrani} bonjour"),
+        ("fr", "le docteur {van der berg} m'a dit"),
+        ("fr", "mon nom c'est {de la fontaine}"),
+        ("fr", "votre nom / {tran thi bich ngoc}"),
+        ("en", "this is {maria de los santos}"),
+        ("en", "my name is {sinead o connor}"),
+    ],
+)
+def test_every_part_of_a_long_name_is_covered(lang, marked):
+    said = re.sub("[{}]", "", marked)
+    start = marked.index("{")
+    done = deidentify(said.split(" / "), lang)
+    before = len(said.split(" / ")[0]) + 3 if " / " in said else 0
+    covered = {start - before + k for k in range(marked.index("}") - start - 1)}
+    found = {k for span in done.spans[-1] for k in range(span.start, span.end)}
+    text = said.split(" / ")[-1]
+    assert {k for k in covered if text[k].isalpha()} <= found <= covered
+
+
+@pytest.mark.parametrize(
+    ("lang", "said"),
+    [
+        ("fr", "depuis noël, à la toussaint, à pâques et à la saint-valentin"),
+        ("fr", "je prends la pilule jasmine, avant j'étais sous diane 35"),
+        ("fr", "C'est Solupred et je prends Clarithro et Augmentin"),
+        ("fr", "un martin-pêcheur, un bernard-l'ermite et de la marie-jeanne"),
+        ("fr", "il portait un jean troué"),
+        ("fr", "docteur les lochies sentent mauvais"),
+        ("fr", "madame le déambulateur est cassé"),
+        ("fr", "c'est les Martin-pêcheurs, je suis les conseils"),
+        ("fr", "Le gosier en feu depuis hier"),
+        ("fr", "Lourdes et grosses, mes jambes"),
+        ("en", "Noisy breathing since yesterday"),
+        ("en", "she's ninety percent better, her sats are ninety-two, she's 95 kilos"),
+    ],
+)
+def test_things_called_like_people_and_towns_stay(lang, said):
+    assert clean(said, lang) == said
+
+
+def test_a_bare_age_a_birth_date_and_a_postcode_are_told_by_their_neighbours():
+    assert clean("she's ninety-four and frail", "en") == "she's [AGE90+] and frail"
+    assert clean("votre date de naissance / 12 03 56") == "votre date de naissance / [DATE_NAISSANCE_1]"
+    assert clean("j'habite à Rennes 35000") == "j'habite à [VILLE_1] [CODE_POSTAL_1]"
+
+
 def test_the_roster_layer_alone_keeps_what_is_not_in_it():
     assert clean("Marie Dupont et Karim Benali", "fr", DUPONT, ("roster",)) == "[PRENOM_1] [NOM_1] et Karim Benali"
 

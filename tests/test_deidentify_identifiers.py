@@ -117,6 +117,49 @@ def test_nhs_number_is_found_in_its_form(head: str):
     assert [span.label for span in checksummed(f"my NHS number is {number}")] == ["IDENTIFIANT"]
 
 
+NIR_BODY = "2780575119123"  # of a woman born in May 1978
+SAID_BODY = "deux soixante-dix-huit zéro cinq soixante-quinze cent dix-neuf cent vingt-trois"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"{NIR_BODY} clé {{key}}",
+        f"{NIR_BODY} et la clé c'est {{key}}",
+        f"{NIR_BODY}, key {{key}}",
+        f"{NIR_BODY} le reste après: {{key}}",
+        f"{NIR_BODY} puis les deux derniers chiffres {{key}}",
+        f"{SAID_BODY} clé {{key}}",
+        f"{SAID_BODY.replace('-', ' ')} et la clé c'est {{key}}",
+        f"{SAID_BODY.replace(' zéro', ' euh alors zéro').replace(' cent', ' ensuite cent')} {{key}}",
+        "deux sept huit zéro cinq sept cinq un un neuf un deux trois {key}",
+        "deux soixante dix huit zéro cinq soixante quinze onze quatre vingt onze vingt trois {key}",
+    ],
+)
+def test_nir_is_found_when_its_parts_stand_apart(said: str):
+    key = nir.calc_check_digits(NIR_BODY + "00")
+    for written in (key, french(int(key))):
+        text = f"oui {said.format(key=written)} voilà"
+        assert replaced(text) == "oui [NIR] voilà"
+        assert [span.label for span in checksummed(text)] == ["NIR"]
+
+
+@pytest.mark.parametrize("between", [" ", ", ", " euh ", " puis "])
+def test_cards_and_rpps_are_found_in_words(between: str):
+    pairs = ["quarante-neuf", "soixante-dix", "dix", "douze", "trente-quatre", "cinquante-six", "soixante-dix-huit"]
+    last = next(two for two in range(90, 100) if luhn.is_valid(f"49701012345678{two}"))
+    said = between.join([*pairs, french(last)])
+    assert replaced(f"ma carte c'est {said} voilà") == "ma carte c'est [CARTE] voilà"
+    digit = int(luhn.calc_check_digit("1000345678"))
+    said = between.join(["dix", "zéro zéro", "trente-quatre", "cinquante-six", "soixante-dix-huit", french(digit)])
+    assert replaced(f"mon rpps c'est {said} voilà") == "mon rpps c'est [RPPS] voilà"
+
+
+def test_a_dictation_without_a_checksum_or_a_key_stays():
+    assert "NIR" not in [span.label for span in checksummed(f"{SAID_BODY} alors zéro un")]
+    assert checksummed("tension cent vingt oui cent trente c'est cent quarante voilà cent dix") == []
+
+
 def test_checksummed_refuses_what_no_checksum_proves():
     number = nir_of(1, 85, 7, "75", 123_456)
     wrong = number[:13] + f"{(int(number[13:]) + 1) % 97:02d}"

@@ -41,7 +41,6 @@ def hook(event, names):
 sys.addaudithook(hook)
 prepare([source], out, changed(options(root), seed=2))
 """
-TIMES = 14  # of which every second is two kills: 21
 
 
 def source_of(folder: Path) -> Path:
@@ -52,34 +51,34 @@ def source_of(folder: Path) -> Path:
     return write_rows(folder / "calls.jsonl", rows)
 
 
-def killed(folder: Path, kills: int, *way: str) -> list[dict[str, object]]:
-    """Kill and rerun in one process that loads once; the kills that were reported."""
+def killed(folder: Path, kills: int, *way: str) -> dict[str, int]:
+    """Kill and rerun in one process that loads once; how many were killed, and in how many folders."""
     source = source_of(folder)
     command = [sys.executable, str(LOOP), str(source), str(folder), str(kills), "11", *way]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=LOOP.parent)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=LOOP.parent)
     assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return json.loads(done.stdout)
 
 
-def assert_all_as_undisturbed(folder: Path, kills: int) -> None:
+def assert_all_as_undisturbed(folder: Path, folders: int) -> None:
     whole = contents(folder / "whole" / "out")
     assert sorted(whole) == FILES and whole["duplicates.jsonl"] and whole["quarantine.jsonl"]
-    for number in range(kills):
+    for number in range(folders):
         found = contents(folder / f"k{number:02}" / "out")
         assert [name for name in sorted({*whole, *found}) if whole.get(name) != found.get(name)] == [], number
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the clock of a child's work is Linux's")
 def test_killed_twenty_times_at_random_moments_it_leaves_the_same_set(tmp_path):
-    kills = killed(tmp_path, TIMES)
-    assert len(kills) == 21 and sum(bool(kill["killed"]) for kill in kills) >= 14  # a late one may find the run over
-    assert_all_as_undisturbed(tmp_path, TIMES)
+    found = killed(tmp_path, 20)
+    assert found["killed"] >= 20 and found["folders"] >= 13
+    assert_all_as_undisturbed(tmp_path, found["folders"])
 
 
 def test_killed_at_a_rename_or_removal_it_leaves_the_same_set(tmp_path):
-    """Between two files is where a careless writer leaves half a set: eight such moments from first to last."""
-    kills = killed(tmp_path, 8, "rename")
-    assert [kill["killed"] for kill in kills] == [True] * 8
-    assert_all_as_undisturbed(tmp_path, 8)
+    """Between two files is where a careless writer leaves half a set: six such moments from first to last."""
+    assert killed(tmp_path, 6, "rename") == {"killed": 6, "folders": 6}
+    assert_all_as_undisturbed(tmp_path, 6)
 
 
 def test_a_killed_run_leaves_whole_files_and_no_report(tmp_path):

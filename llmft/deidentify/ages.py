@@ -17,7 +17,8 @@ _AGED_BEFORE = re.compile(r"\b(?:âgée?s?(?: de)?|aged?(?: is| of)?|âge(?: est
 _PEOPLE = frozenset(("he", "she", "mum", "mom", "mother", "dad", "father", "nan", "gran", "grandma", "grandad", "grandmother"))
 _PEOPLE |= {"grandfather", "neighbour", "neighbor", "husband", "wife", "aunt", "uncle", "patient"}
 _BARE_BEFORE = re.compile(
-    rf"\b(?:{'|'.join(sorted(_PEOPLE))})(?:['’]s|s| is| was|,| turned| just turned| has turned)\s+(?:now |nearly |almost |only )?(?:an? )?$",
+    rf"\b(?:{'|'.join(sorted(_PEOPLE))})(?:['’]s|s| is| was|,| turned| just turned| has turned)\s+"
+    r"(?:now |nearly |almost |only )?(?:an? )?$",
     re.IGNORECASE,
 )
 _UNIT_AFTER = re.compile(
@@ -42,6 +43,7 @@ def find_ages(words: Words) -> list[Span]:
                 and not _DURATION_BEFORE.search(text, 0, piece.start)
             ):
                 aged = _YEARS_AFTER.match(text, piece.end) or _AGED_BEFORE.search(text, max(0, piece.start - 20), piece.start)
-                aged = aged or (not _UNIT_AFTER.match(text, piece.end) and _BARE_BEFORE.search(text, 0, piece.start))
+                if not aged and not _UNIT_AFTER.match(text, piece.end):
+                    aged = _BARE_BEFORE.search(text, max(0, piece.start - 40), piece.start)
                 spans += [Span(piece.start, piece.end, "AGE90+", LAYER)] if aged else []
     return spans

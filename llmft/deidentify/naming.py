@@ -10,7 +10,7 @@ from llmft.deidentify.names import is_function, is_name, is_thing, names
 from llmft.deidentify.words import Words
 
 _MAX_WORDS = 5
-_PLAIN_PARTICLES = frozenset("de du des d la le les l do ten n san o".split())  # words too
+_PLAIN_PARTICLES = frozenset(["de", "du", "des", "d", "la", "le", "les", "l", "do", "ten", "n", "san", "o"])  # words too
 _MIN_UNLISTED = 3  # letters of a word that no list holds
 
 

@@ -102,15 +102,18 @@ def _is_row(said: list[str], row: tuple[str, ...], label: str) -> bool:
 
 def _two_letters(words: Words, index: RosterIndex) -> list[Span]:
     """Names of two letters that are spelled: "L. Y.", "l y"; "y a" in lower case is a phrase."""
+    if not any(len(name) == 2 for name in index.exact):
+        return []
     spans = []
-    for i in range(len(words.words) - 1):
-        if len(words.words[i]) != 1 or len(words.words[i + 1]) != 1 or words.gaps[i].endswith("'"):
+    said = words.words
+    for i, (one, other) in enumerate(zip(said, said[1:], strict=False)):
+        if len(one) != 1 or len(other) != 1 or words.gaps[i].endswith("'"):
             continue
-        found = index.exact.get(words.words[i] + words.words[i + 1])
+        found = index.exact.get(one + other)
         gap = words.gaps[i + 1]
         if not found or gap.strip(" -.,") or not gap or words.gaps[i + 2].startswith("'"):
             continue
-        if (words.words[i], words.words[i + 1]) != ("y", "a") or gap.strip() or words.original(i).isupper():
+        if (one, other) != ("y", "a") or gap.strip() or words.original(i).isupper():
             spans.append(words.span(i, i + 1, found[0].label, LAYER))
     return spans
 
