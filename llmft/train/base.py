@@ -19,7 +19,7 @@ from llmft.train.curve import log_metrics, plot_curve
 from llmft.train.progress import show_progress
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 VOCABULARY = 6144  # tokens, special ones included: most words of the corpus are one token
 CONTEXT_TOKENS = 2048  # what the position encoding is declared for
@@ -71,7 +71,7 @@ def pretrain(
     a rerun after a kill goes on from the last one.
     """
     import torch
-    from transformers import DataCollatorForSeq2Seq, TrainingArguments
+    from transformers import DataCollatorForSeq2Seq
     from transformers.trainer_utils import get_last_checkpoint
 
     torch.manual_seed(seed)
@@ -79,11 +79,29 @@ def pretrain(
     rows = _rows(name, tokenizer, corpus_path)
     model = build_model(name, tokenizer) if start_dir is None else _load_model(start_dir)
     work_dir = output_dir.with_name(output_dir.name + ".partial")
-    arguments = TrainingArguments(
+    arguments = _arguments(work_dir, steps, batch_documents, 2e-3 if start_dir is None else 1e-3, seed)
+    trainer = _trainer_class()(model=model, args=arguments, train_dataset=rows, data_collator=DataCollatorForSeq2Seq(tokenizer))
+    show_progress(trainer)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work_dir)) if work_dir.is_dir() else None)
+    facts = {
+        "base": name,
+        "started_from": start_dir and sha256(start_dir / "model.safetensors"),
+        "steps": steps,
+        "seed": seed,
+        "documents": steps * batch_documents,
+    }
+    _save(model, tokenizer, trainer.state.log_history, output_dir, {**facts, "corpus_sha256": sha256(corpus_path)})
+
+
+def _arguments(work_dir: Path, steps: int, batch_documents: int, learning_rate: float, seed: int) -> TrainingArguments:
+    import torch
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
         output_dir=str(work_dir),
         max_steps=steps,
         per_device_train_batch_size=batch_documents,
-        learning_rate=2e-3 if start_dir is None else 1e-3,
+        learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=min(100, steps // 10),
         weight_decay=0.05,
@@ -98,17 +116,6 @@ def pretrain(
         report_to=[],
         disable_tqdm=True,
     )
-    trainer = _trainer_class()(model=model, args=arguments, train_dataset=rows, data_collator=DataCollatorForSeq2Seq(tokenizer))
-    show_progress(trainer)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work_dir)) if work_dir.is_dir() else None)
-    facts = {
-        "base": name,
-        "started_from": start_dir and sha256(start_dir / "model.safetensors"),
-        "steps": steps,
-        "seed": seed,
-        "documents": steps * batch_documents,
-    }
-    _save(model, tokenizer, trainer.state.log_history, output_dir, {**facts, "corpus_sha256": sha256(corpus_path)})
 
 
 def _load_tokenizer(folder: Path) -> Any:
