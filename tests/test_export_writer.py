@@ -253,7 +253,8 @@ writer.export(Path(sys.argv[1]), None, Path(sys.argv[2]), "m", ["F16", "Q4_0"])
 def test_kill_in_the_middle_leaves_no_final_file_and_a_rerun_succeeds(base: Path, tmp_path: Path, ending: int) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(writer.__file__).parents[2])}
     command = [sys.executable, "-c", SLOW_EXPORT, str(base), str(tmp_path)]
-    child = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - a shell's background job ignores it
+    child = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, preexec_fn=listen)
     deadline = time.monotonic() + 30
     while not list(tmp_path.glob("*.partial")) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -132,7 +132,11 @@ def test_the_same_seed_gives_the_same_adapter_after_kill_9_and_after_ctrl_c(work
     expected_losses = losses(Path("runs/tiny"), "eval_loss")
     shutil.rmtree("runs")
     process = subprocess.Popen(
-        [sys.executable, "-m", "llmft.cli", "sft", "recipe.yaml"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "llmft.cli", "sft", "recipe.yaml"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
     mark = Path("runs/tiny/checkpoints/checkpoint-2") / WHOLE
     deadline = time.monotonic() + 120

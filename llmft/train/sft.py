@@ -75,7 +75,7 @@ def sft(recipe: Recipe, *, resume: bool = False, force: bool = False) -> Path:
         _finish(recipe, trainer, tokenizer, {"train": train_rows, "validation": validation_rows}, result.metrics)
     except OSError as error:
         raise disk_error(recipe.run.root, error) from error
-    except RuntimeError as error:  # safetensors and torch report a full disk in words of their own
+    except Exception as error:  # safetensors, tokenizers and torch report a full disk in words and classes of their own
         if "No space left" in str(error):
             raise disk_error(recipe.run.root, OSError(28, "No space left on device")) from error
         raise
