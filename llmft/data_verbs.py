@@ -12,8 +12,6 @@ from llmft.errors import DialogueError
 from llmft.privacy import keep_private
 from llmft.run import write_text
 
-KEPT_IN_SIGHT = 12  # lines of guesses that are printed; all of them stand in the report
-
 
 def prepare_command(arguments: argparse.Namespace) -> None:
     """``llmft prepare``."""
