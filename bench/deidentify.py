@@ -22,9 +22,9 @@ from pathlib import Path
 
 from llmft.deidentify.span import Roster, Span
 from llmft.deidentify.stage import LAYERS, deidentify
-from llmft.prepare.plant import plant
-from llmft.prepare.recall import GROUPS, Answer, Sample, count, read_marked
-from llmft.prepare.synthesize import synthesize
+from llmft.prepare.synthetic.plant import plant
+from llmft.prepare.synthetic.recall import GROUPS, Answer, Sample, count, read_marked
+from llmft.prepare.synthetic.synthesize import synthesize
 
 ROOT = Path(__file__).resolve().parent
 UTTERANCES = ROOT.parent / "tests" / "data" / "deid_utterances.txt"

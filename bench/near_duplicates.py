@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from llmft.prepare.duplicates import THRESHOLD, fingerprint, near_duplicates, signature
-from llmft.prepare.normalise import words
-from llmft.prepare.synthesize import synthesize
+from llmft.prepare.cleaning.duplicates import THRESHOLD, fingerprint, near_duplicates, signature
+from llmft.prepare.cleaning.normalise import words
+from llmft.prepare.synthetic.synthesize import synthesize
 
 KINDS = ("2 % words wrong", "5 % words wrong", "10 % words wrong", "an exchange missing", "other name and age")
 FILLERS = ("je", "il", "elle", "de", "la", "un", "pas", "mal", "oui", "the", "a", "is", "my", "no", "so", "it", "was")

@@ -17,9 +17,9 @@ def prepare_command(arguments: argparse.Namespace) -> None:
     """``llmft prepare``."""
     keep_private(hub_allowed=any(str(source).startswith("hub:") for source in arguments.sources))
     from llmft.deidentify.stage import LAYERS
-    from llmft.prepare.audit import write_sheet
+    from llmft.prepare.readers.sources import ReadOptions
     from llmft.prepare.record import CleanOptions
-    from llmft.prepare.sources import ReadOptions
+    from llmft.prepare.reporting.audit import write_sheet
     from llmft.prepare.stage import PrepareOptions, prepare
     from llmft.prepare.summary import print_report
 
@@ -74,7 +74,7 @@ def erase_command(arguments: argparse.Namespace) -> None:
 
 def sign_command(arguments: argparse.Namespace) -> None:
     """``llmft data sign``."""
-    from llmft.prepare.audit import sign_off
+    from llmft.prepare.reporting.audit import sign_off
 
     report = sign_off(arguments.set, arguments.audit)
     bound = (report.audit or {})["leak_bound"]
@@ -83,7 +83,7 @@ def sign_command(arguments: argparse.Namespace) -> None:
 
 def label_command(arguments: argparse.Namespace) -> None:
     """``llmft data label``."""
-    from llmft.prepare.labelling import export_labelling, label_studio_config
+    from llmft.prepare.labels.labelling import export_labelling, label_studio_config
 
     dialogues = read_dialogues(arguments.set / f"{arguments.split}.jsonl")
     print(f"{arguments.output}: {export_labelling(arguments.output, dialogues, arguments.form)} calls")
@@ -95,7 +95,7 @@ def label_command(arguments: argparse.Namespace) -> None:
 
 def icd_command(arguments: argparse.Namespace) -> None:
     """``llmft data icd``."""
-    from llmft.prepare.icd_import import import_table
+    from llmft.prepare.labels.icd_import import import_table
 
     table = import_table(arguments.file)
     print(f"{table.path}: {table.codes} codes, {table.skipped} rows without one")
@@ -103,7 +103,7 @@ def icd_command(arguments: argparse.Namespace) -> None:
 
 def protocols_command(arguments: argparse.Namespace) -> int:
     """``llmft data protocols``."""
-    from llmft.prepare.protocol_files import read_protocol_files
+    from llmft.prepare.readers.protocol_files import read_protocol_files
 
     found, faults = read_protocol_files(arguments.files)
     for fault in faults:

@@ -24,10 +24,10 @@ from tiny_stage import options
 from llmft.deidentify.stage import LAYERS
 from llmft.dialogue import as_line
 from llmft.prepare import parts
-from llmft.prepare.recall import planted_recall
 from llmft.prepare.record import CleanOptions, RecordLine, clean_row
 from llmft.prepare.stage import prepare
-from llmft.prepare.synthesize import synthesize
+from llmft.prepare.synthetic.recall import planted_recall
+from llmft.prepare.synthetic.synthesize import synthesize
 
 parts.CHUNK_ROWS = 20
 CHANGES = ("os.rename", "os.remove", "os.rmdir")

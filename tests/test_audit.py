@@ -13,10 +13,10 @@ from tiny import dialogue
 from tiny_set import calls, prepared_set
 
 from llmft.errors import DialogueError
-from llmft.prepare.audit import fingerprint, read_audit, sample_dialogues, sign_off, write_sheet
-from llmft.prepare.audit_sheet import SCRIPT, highlighted, sheet
-from llmft.prepare.bound import upper_bound
-from llmft.prepare.report import read_report
+from llmft.prepare.reporting.audit import fingerprint, read_audit, sample_dialogues, sign_off, write_sheet
+from llmft.prepare.reporting.audit_sheet import SCRIPT, highlighted, sheet
+from llmft.prepare.reporting.bound import upper_bound
+from llmft.prepare.reporting.report import read_report
 
 EXACT = {  # (found, cases) ─▶ scipy.stats.beta.ppf(0.95, found + 1, cases - found)
     (0, 1): 0.95,

@@ -13,9 +13,9 @@ from llmft.deidentify.span import Roster
 from llmft.dialogue import Dialogue, EvidenceMention, Fault, Labels, Turn, parse_dialogue
 from llmft.errors import DialogueError
 from llmft.prepare.call import RawCall, RawTurn
-from llmft.prepare.chats import read_chats, read_roster
-from llmft.prepare.hub import is_dataset_folder, read_dataset_folder, read_hub
 from llmft.prepare.parquet_out import is_prepared_parquet, read_parquet, write_parquet
+from llmft.prepare.readers.chats import read_chats, read_roster
+from llmft.prepare.readers.hub import is_dataset_folder, read_dataset_folder, read_hub
 
 OPENAI = {"messages": [{"role": "user", "content": "j'ai mal"}, {"role": "assistant", "content": "où ?"}]}
 SHAREGPT = {"conversations": [{"from": "human", "value": "j'ai mal"}, {"from": "gpt", "value": "où ?"}]}

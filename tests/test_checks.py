@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from llmft.dialogue import Dialogue, EvidenceMention, Fault, Labels, Patient, Triage, Turn, read_triage
 from llmft.prepare.call import RawCall, RawTurn
-from llmft.prepare.checks import check_call, check_dialogue, label_conflicts, read_date
-from llmft.prepare.synthesize import synthesize
+from llmft.prepare.cleaning.checks import check_call, check_dialogue, label_conflicts, read_date
+from llmft.prepare.synthetic.synthesize import synthesize
 
 SECRET = "zeugma"  # a word of the call: no finding may repeat it
 TURNS = (RawTurn("patient", f"j'ai mal {SECRET}"), RawTurn("operator", "Depuis quand ?"))

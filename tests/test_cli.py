@@ -67,7 +67,7 @@ def test_ctrl_c_is_quiet(monkeypatch, capsys, tmp_path):
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("llmft.prepare.synthesize.synthesize", interrupted)
+    monkeypatch.setattr("llmft.prepare.synthetic.synthesize.synthesize", interrupted)
     assert main(["synthesize", "--output", str(tmp_path / "x.jsonl")]) == 130
     assert "stopped" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ from wordings import held_out_in
 
 from llmft.dialogue import Triage, read_triage
 from llmft.knowledge import protocols
-from llmft.prepare.corpus import Document, corpus, write_corpus
+from llmft.prepare.synthetic.corpus import Document, corpus, write_corpus
 from llmft.vocabulary import specialties
 
 

@@ -13,8 +13,8 @@ import pytest
 from tiny_stage import FILES, SECRET, chat, contents, lines_of, nonsense, record, splits_of, write_rows
 
 from llmft.cli import main
-from llmft.prepare.audit import fingerprint
-from llmft.prepare.report import read_report
+from llmft.prepare.reporting.audit import fingerprint
+from llmft.prepare.reporting.report import read_report
 from llmft.prepare.splits import SPLITS
 
 

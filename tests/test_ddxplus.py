@@ -13,9 +13,9 @@ from tiny_stage import contents, options
 
 from llmft.dialogue import Dialogue, as_line, parse_dialogue, read_dialogues, read_triage
 from llmft.errors import DialogueError
-from llmft.prepare.ddxplus import CONDITIONS, EVIDENCES, notes, read_tables
-from llmft.prepare.ddxplus_calls import ddxplus_calls
-from llmft.prepare.sources import ReadOptions
+from llmft.prepare.readers.ddxplus import CONDITIONS, EVIDENCES, notes, read_tables
+from llmft.prepare.readers.ddxplus_calls import ddxplus_calls
+from llmft.prepare.readers.sources import ReadOptions
 from llmft.prepare.splits import SPLITS
 from llmft.prepare.stage import prepare
 from llmft.vocabulary import icd10_labels, specialties

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from llmft.dialogue import Fault, read_triage
 from llmft.errors import DialogueError
 from llmft.prepare.call import RawCall
-from llmft.prepare.ddxplus import CONDITIONS, EVIDENCES, read_tables
-from llmft.prepare.ddxplus_patients import COLUMNS, PatientCall, _patient, is_patients_file, read_ddxplus_patients
+from llmft.prepare.readers.ddxplus import CONDITIONS, EVIDENCES, read_tables
+from llmft.prepare.readers.ddxplus_patients import COLUMNS, PatientCall, _patient, is_patients_file, read_ddxplus_patients
 
 REAL = Path(os.environ.get("LLMFT_DDXPLUS") or Path(__file__).parent.parent / ".." / "shared" / "ddxplus")
 

@@ -15,7 +15,7 @@ from stdnum.fr import nir
 
 from llmft.deidentify.span import Roster
 from llmft.deidentify.stage import deidentify
-from llmft.prepare.recall import GROUPS, Answer, count, read_marked
+from llmft.prepare.synthetic.recall import GROUPS, Answer, count, read_marked
 from llmft.vocabulary import placeholders
 
 SAMPLES = read_marked(Path(__file__).parent / "data" / "deid_utterances.txt")

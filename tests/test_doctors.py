@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import llmft
 from llmft.dialogue import Fault
-from llmft.prepare.doctors import (
+from llmft.prepare.readers.doctors import (
     Doctor,
     Slot,
     as_roster_json,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.prepare.duplicates import SIGNATURE_BYTES, exact_duplicates, fingerprint, near_duplicates, signature
-from llmft.prepare.synthesize import call, families, synthesize
+from llmft.prepare.cleaning.duplicates import SIGNATURE_BYTES, exact_duplicates, fingerprint, near_duplicates, signature
+from llmft.prepare.synthetic.synthesize import call, families, synthesize
 
 CALL = [
     "Allô, bonjour, j'appelle pour mon père, il a très mal dans la poitrine depuis ce matin.",

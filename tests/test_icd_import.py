@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmft.errors import LlmftError
-from llmft.prepare import icd_import
-from llmft.prepare.icd_import import icd10_code, icd10_codes, import_table, is_known, load_table, table_path
+from llmft.prepare.labels import icd_import
+from llmft.prepare.labels.icd_import import icd10_code, icd10_codes, import_table, is_known, load_table, table_path
 from llmft.vocabulary import ICD10_PATTERN, icd10_labels
 
 

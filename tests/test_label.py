@@ -10,9 +10,19 @@ from hypothesis import strategies as st
 
 from llmft.dialogue import Dialogue, Fault, Labels, Turn, read_triage
 from llmft.prepare.call import RawCall, RawTurn
-from llmft.prepare.label import LabelError, agreement, combined, kappa, label, labels_from, triage_of, urgency_id, with_triage
-from llmft.prepare.synthesize import call, pick_family
-from llmft.prepare.weak_label import weak_label
+from llmft.prepare.labels.label import (
+    LabelError,
+    agreement,
+    combined,
+    kappa,
+    label,
+    labels_from,
+    triage_of,
+    urgency_id,
+    with_triage,
+)
+from llmft.prepare.labels.weak_label import weak_label
+from llmft.prepare.synthetic.synthesize import call, pick_family
 
 
 def raw(**labels: object) -> RawCall:

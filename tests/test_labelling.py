@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmft.dialogue import Fault, read_triage
-from llmft.prepare.labelling import (
+from llmft.prepare.labels.labelling import (
     Labelled,
     argilla_record,
     export_labelling,
@@ -19,7 +19,7 @@ from llmft.prepare.labelling import (
     label_studio_config,
     label_studio_task,
 )
-from llmft.prepare.synthesize import call, pick_family
+from llmft.prepare.synthetic.synthesize import call, pick_family
 
 FORMS = ("label-studio", "argilla")
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.prepare.language import detect
-from llmft.prepare.synthesize import synthesize
+from llmft.prepare.cleaning.language import detect
+from llmft.prepare.synthetic.synthesize import synthesize
 
 
 def test_every_synthetic_call_is_in_its_language():

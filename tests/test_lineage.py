@@ -17,7 +17,6 @@ from tiny_set import calls, prepared_set
 from llmft.dialogue import read_dialogues
 from llmft.errors import DialogueError
 from llmft.prepare import erase as erase_module
-from llmft.prepare.audit import write_sheet
 from llmft.prepare.call import RawCall, RawTurn
 from llmft.prepare.database import build_database, query
 from llmft.prepare.erase import Erasure, Places, describe, erase
@@ -34,7 +33,8 @@ from llmft.prepare.lineage import (
     remember_version,
     subject_key,
 )
-from llmft.prepare.report import read_report
+from llmft.prepare.reporting.audit import write_sheet
+from llmft.prepare.reporting.report import read_report
 from llmft.run import sha256
 
 DAY = date(2026, 11, 21)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmft.dialogue import read_triage
-from llmft.prepare.normalise import normalise, words
-from llmft.prepare.synthesize import synthesize
+from llmft.prepare.cleaning.normalise import normalise, words
+from llmft.prepare.synthetic.synthesize import synthesize
 
 PIECES = [
     "<b>",

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_set import calls, counted
 
-from llmft.prepare.card import data_card, recall_interval
-from llmft.prepare.counts import Counts
-from llmft.prepare.document import document, safe
-from llmft.prepare.page import page, write_reports
-from llmft.prepare.plots import bars, histogram, quantile
-from llmft.prepare.report import make_report, read_report
+from llmft.prepare.reporting.card import data_card, recall_interval
+from llmft.prepare.reporting.counts import Counts
+from llmft.prepare.reporting.document import document, safe
+from llmft.prepare.reporting.page import page, write_reports
+from llmft.prepare.reporting.plots import bars, histogram, quantile
+from llmft.prepare.reporting.report import make_report, read_report
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202e'\"&"
 VOID = {"meta", "input"}

@@ -11,9 +11,9 @@ from stdnum import iban, luhn
 from stdnum.fr import nir
 
 from llmft.deidentify.span import Span
-from llmft.prepare.invented import invent_cast, inventory, number_words, say_date
-from llmft.prepare.plant import LABELS, plant
-from llmft.prepare.synthesize import synthesize
+from llmft.prepare.synthetic.invented import invent_cast, inventory, number_words, say_date
+from llmft.prepare.synthetic.plant import LABELS, plant
+from llmft.prepare.synthetic.synthesize import synthesize
 from llmft.vocabulary import placeholders
 
 CALLS = list(synthesize(150, seed=5))

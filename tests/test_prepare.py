@@ -33,7 +33,7 @@ from llmft.prepare.record import RecordLine, clean_row
 from llmft.prepare.splits import SPLITS
 from llmft.prepare.stage import PrepareOptions, prepare
 from llmft.prepare.summary import print_report
-from llmft.prepare.synthesize import synthesize
+from llmft.prepare.synthetic.synthesize import synthesize
 from llmft.run import sha256
 
 BAD = [record(90, lang="de"), f"{{{SECRET}", record(1, family="other"), record(91, turns=[]), '{"id": 1, "id": 2}']

@@ -16,7 +16,7 @@ from tiny_stage import FILES, changed, chat, contents, options, record, write_ro
 
 from llmft.prepare.parts import Part, PartFolder
 from llmft.prepare.stage import prepare
-from llmft.prepare.synthesize import synthesize
+from llmft.prepare.synthetic.synthesize import synthesize
 
 LOOP = Path(__file__).parent / "kill_loop.py"
 KILLED_LATE = """

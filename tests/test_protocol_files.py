@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from llmft import knowledge
 from llmft.dialogue import Fault
 from llmft.knowledge import Protocol, protocols
-from llmft.prepare.protocol_files import read_protocol_file, read_protocol_files
+from llmft.prepare.readers.protocol_files import read_protocol_file, read_protocol_files
 
 BUILT_IN = Path(str(resources.files(knowledge) / "protocols"))
 

@@ -8,7 +8,7 @@ import pytest
 
 from llmft.deidentify.span import Roster, Span
 from llmft.errors import DialogueError
-from llmft.prepare.recall import Answer, Sample, count, parse_marked, read_marked
+from llmft.prepare.synthetic.recall import Answer, Sample, count, parse_marked, read_marked
 
 
 def sample(marked, id_="s"):

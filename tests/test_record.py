@@ -16,7 +16,7 @@ from llmft.dialogue import Dialogue, Fault, as_line, parse_dialogue, read_triage
 from llmft.prepare.call import RawCall, RawTurn
 from llmft.prepare.record import Cleaned, CleanOptions, RecordLine, Refused, anonymous_id, clean_row
 from llmft.prepare.stage import prepare
-from llmft.prepare.synthesize import synthesize
+from llmft.prepare.synthetic.synthesize import synthesize
 
 PLAIN = CleanOptions(weak_labels=False)
 SAID = (

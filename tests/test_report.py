@@ -13,8 +13,8 @@ from tiny_set import calls, counted
 
 from llmft.dialogue import Fault, as_line
 from llmft.errors import DialogueError
-from llmft.prepare.counts import SPLITS, Counts, facts
-from llmft.prepare.report import few_emergencies, make_report, read_report, recounted, write_report
+from llmft.prepare.reporting.counts import SPLITS, Counts, facts
+from llmft.prepare.reporting.report import few_emergencies, make_report, read_report, recounted, write_report
 
 
 def made(counts: Counts, **changes):

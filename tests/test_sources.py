@@ -15,7 +15,7 @@ from tiny_stage import changed, lines_of, nonsense, options, record, splits_of, 
 from llmft.dialogue import read_dialogues
 from llmft.errors import DialogueError
 from llmft.prepare.parquet_out import write_parquet
-from llmft.prepare.sources import FORMATS, ReadOptions, find_sources
+from llmft.prepare.readers.sources import FORMATS, ReadOptions, find_sources
 from llmft.prepare.splits import SPLITS
 from llmft.prepare.stage import prepare
 

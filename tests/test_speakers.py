@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmft.prepare.call import RawTurn
-from llmft.prepare.speakers import SURE, guess_file_roles, guess_roles, with_roles
+from llmft.prepare.readers.speakers import SURE, guess_file_roles, guess_roles, with_roles
 
 # (operator's words, patient's words) of small calls that somebody might have had
 CALLS = {

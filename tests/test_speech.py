@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llmft.dialogue import Fault
 from llmft.prepare.call import RawCall, RawTurn
-from llmft.prepare.speech import is_speech, join_segments, read_speech
+from llmft.prepare.readers.speech import is_speech, join_segments, read_speech
 
 
 def write(folder: Path, value: Any, name: str = "call.json") -> Path:

@@ -12,7 +12,7 @@ from wordings import held_out_in
 
 from llmft.dialogue import Dialogue, as_line, parse_dialogue, read_dialogues, read_triage, write_dialogues
 from llmft.knowledge import conversation, protocols
-from llmft.prepare.synthesize import SPLIT_SHARE, Story, call, families, pick_family, synthesize
+from llmft.prepare.synthetic.synthesize import SPLIT_SHARE, Story, call, families, pick_family, synthesize
 
 COMPLAINTS = {complaint.id: (protocol.specialty, complaint) for protocol in protocols() for complaint in protocol.complaints}
 

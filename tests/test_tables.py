@@ -17,9 +17,9 @@ from llmft.deidentify.span import Roster
 from llmft.dialogue import Fault
 from llmft.errors import DialogueError
 from llmft.prepare.call import RawCall, RawTurn
-from llmft.prepare.mapping import Mapping, describe, field_names, guess_mapping, override, parse_columns
-from llmft.prepare.table_rows import describe_form, recognise_table
-from llmft.prepare.tables import read_table
+from llmft.prepare.readers.mapping import Mapping, describe, field_names, guess_mapping, override, parse_columns
+from llmft.prepare.readers.table_rows import describe_form, recognise_table
+from llmft.prepare.readers.tables import read_table
 
 TALK = "PATIENT: j'ai mal à la tête\nOPÉRATEUR: depuis quand ?"
 TURNS = (RawTurn("patient", "j'ai mal à la tête"), RawTurn("operator", "depuis quand ?"))
@@ -160,7 +160,7 @@ def test_a_call_that_lacks_a_turn_is_set_aside_with_its_neighbours_in_doubt(tmp_
 
 
 def test_a_call_that_returns_after_it_ended_is_a_fault(tmp_path, monkeypatch):
-    monkeypatch.setattr("llmft.prepare.tables.OPEN_ROWS", 2)
+    monkeypatch.setattr("llmft.prepare.readers.tables.OPEN_ROWS", 2)
     rows = [["call_id", "speaker", "text"], ["1", "A", "x"], *([f"{n}", "A", "x"] for n in range(2, 7)), ["1", "B", "y"]]
     outcomes = read(write(tmp_path, as_csv(rows)))
     assert sorted(ids(outcomes)) == ["1", "2", "3", "4", "5", "6"]

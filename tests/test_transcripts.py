@@ -12,10 +12,10 @@ from llmft.deidentify.span import Roster
 from llmft.dialogue import Fault
 from llmft.errors import DialogueError
 from llmft.prepare.call import RawCall, RawTurn
-from llmft.prepare.speaker_labels import role_of
-from llmft.prepare.subtitles import read_subtitles
-from llmft.prepare.text_source import MAX_LINE_CHARS
-from llmft.prepare.transcripts import Layout, guess_layout, read_plain_text, read_text_file
+from llmft.prepare.readers.speaker_labels import role_of
+from llmft.prepare.readers.subtitles import read_subtitles
+from llmft.prepare.readers.text_source import MAX_LINE_CHARS
+from llmft.prepare.readers.transcripts import Layout, guess_layout, read_plain_text, read_text_file
 
 CALL = [("patient", "j'ai mal"), ("operator", "depuis quand ?")]
 

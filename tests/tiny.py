@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from llmft.dialogue import Dialogue, Turn, write_dialogues
-from llmft.prepare.corpus import write_corpus
-from llmft.prepare.synthesize import synthesize
+from llmft.prepare.synthetic.corpus import write_corpus
+from llmft.prepare.synthetic.synthesize import synthesize
 from llmft.train.base import train_tokenizer
 
 FAMILIES = ("llama", "gptj")

@@ -24,12 +24,12 @@ def add_synthesize(verbs: Verbs) -> None:
 
     def run(arguments: argparse.Namespace) -> None:
         if arguments.corpus:
-            from llmft.prepare.corpus import write_corpus
+            from llmft.prepare.synthetic.corpus import write_corpus
 
             written = write_corpus(arguments.output, arguments.count, arguments.seed)
         else:
             from llmft.dialogue import write_dialogues
-            from llmft.prepare.synthesize import synthesize
+            from llmft.prepare.synthetic.synthesize import synthesize
 
             written = write_dialogues(arguments.output, synthesize(arguments.count, arguments.seed))
         print(f"{arguments.output}: {written} lines")

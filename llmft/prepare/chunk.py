@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from llmft.dialogue import Fault, as_line
 from llmft.errors import DialogueError
-from llmft.prepare.counts import facts
 from llmft.prepare.lineage import is_erased, origin_line, origin_of
 from llmft.prepare.outcome import key_fields, keys_of
 from llmft.prepare.parts import Part
 from llmft.prepare.record import CleanOptions, Refused, Row, clean_row
-from llmft.prepare.report import ERASED
+from llmft.prepare.reporting.counts import facts
+from llmft.prepare.reporting.report import ERASED
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from llmft.errors import DialogueError, DiskError, MissingExtraError
-from llmft.prepare.counts import SPLITS
+from llmft.prepare.reporting.counts import SPLITS
 from llmft.run import atomic_path
 
 DATABASE, DOCTORS, LINEAGE = "calls.duckdb", "doctors.json", "lineage.jsonl"

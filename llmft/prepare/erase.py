@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from llmft.errors import DialogueError
-from llmft.prepare.audit import SHEET
-from llmft.prepare.counts import SPLITS, Counts, facts
 from llmft.prepare.database import DATABASE, build_database
 from llmft.prepare.lineage import (
     LINEAGE,
@@ -29,8 +27,10 @@ from llmft.prepare.lineage import (
     remember_version,
     subject_key,
 )
-from llmft.prepare.page import write_reports
-from llmft.prepare.report import read_report, recounted
+from llmft.prepare.reporting.audit import SHEET
+from llmft.prepare.reporting.counts import SPLITS, Counts, facts
+from llmft.prepare.reporting.page import write_reports
+from llmft.prepare.reporting.report import read_report, recounted
 from llmft.run import atomic_path, sha256
 
 SPLIT_FILES = tuple(f"{split}.jsonl" for split in SPLITS)

@@ -9,8 +9,8 @@ from typing import Any
 
 from llmft.dialogue import Dialogue
 from llmft.prepare.call import RawCall
-from llmft.prepare.checks import label_conflicts, read_date
-from llmft.prepare.duplicates import SIGNATURE_BYTES, exact_duplicates, fingerprint, near_duplicates, signature
+from llmft.prepare.cleaning.checks import label_conflicts, read_date
+from llmft.prepare.cleaning.duplicates import SIGNATURE_BYTES, exact_duplicates, fingerprint, near_duplicates, signature
 from llmft.prepare.splits import EPOCH, NO_DATE, SPLITS, Assignment, Keys, assign, key_of, leaks
 from llmft.vocabulary import specialties, urgencies
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from llmft.dialogue import Fault
-from llmft.prepare.counts import Counts, Facts
 from llmft.prepare.lineage import LINEAGE
 from llmft.prepare.outcome import EXACT, KEEP, NEAR, SAME_ID, SILVER, Outcome
 from llmft.prepare.parts import PartFolder
+from llmft.prepare.reporting.counts import Counts, Facts
 from llmft.prepare.splits import SPLITS
 from llmft.run import atomic_path
 

@@ -17,12 +17,12 @@ from pydantic import ValidationError
 from llmft.deidentify.stage import LAYERS, Deidentified, Recogniser, deidentify, residual
 from llmft.dialogue import Dialogue, EvidenceMention, Fault, Labels, Patient, Triage, Turn, parse_dialogue, read_triage
 from llmft.prepare.call import RawCall, RawTurn
-from llmft.prepare.checks import check_call, check_dialogue, read_date
-from llmft.prepare.label import label, with_triage
-from llmft.prepare.language import detect
-from llmft.prepare.normalise import FENCE, normalise
-from llmft.prepare.speakers import SURE, guess_roles, with_roles
-from llmft.prepare.weak_label import weak_label
+from llmft.prepare.cleaning.checks import check_call, check_dialogue, read_date
+from llmft.prepare.cleaning.language import detect
+from llmft.prepare.cleaning.normalise import FENCE, normalise
+from llmft.prepare.labels.label import label, with_triage
+from llmft.prepare.labels.weak_label import weak_label
+from llmft.prepare.readers.speakers import SURE, guess_roles, with_roles
 
 DEID_VERSION = "1"
 OLD = 90  # years; from here on an age says too much, and is written as this

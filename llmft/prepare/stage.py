@@ -28,13 +28,13 @@ from llmft.prepare.extras import FOLDS, write_doctors, write_folds, write_parque
 from llmft.prepare.lineage import default_vault, open_vault, read_tombstones, remember_version
 from llmft.prepare.outcome import decide
 from llmft.prepare.output import OUTPUTS, write_set
-from llmft.prepare.page import write_reports
 from llmft.prepare.parts import PartFolder, make_parts, worker_pool
-from llmft.prepare.recall import planted_recall
+from llmft.prepare.readers.sources import ReadOptions, Source, find_sources, read_source
 from llmft.prepare.record import CleanOptions, Row
-from llmft.prepare.report import Report, make_report
-from llmft.prepare.sources import ReadOptions, Source, find_sources, read_source
+from llmft.prepare.reporting.page import write_reports
+from llmft.prepare.reporting.report import Report, make_report
 from llmft.prepare.splits import SPLITS
+from llmft.prepare.synthetic.recall import planted_recall
 from llmft.run import disk_error, require_space, sha256
 
 REPORT = "report.json"

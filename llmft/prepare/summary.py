@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmft.prepare.report import Report
+from llmft.prepare.reporting.report import Report
 from llmft.prepare.splits import SPLITS
 
 SHOWN = 20  # lines of guesses and warnings; all of them stand in the report

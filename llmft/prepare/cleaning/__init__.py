@@ -1,0 +1,1 @@
+"""Text made plain, languages told apart, doubles and contradictions found."""

@@ -1,0 +1,1 @@
+"""Labels: checked, derived from rules, imported, and made by people."""

@@ -1,0 +1,247 @@
+"""Labels as sources write them ─▶ the record's labels; agreement of annotators; the triage block."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from llmft.dialogue import Dialogue, Fault, Labels, Symptom, Triage, Urgency, read_triage
+from llmft.knowledge import Lang
+from llmft.prepare.call import RawCall
+from llmft.prepare.labels.icd_import import icd10_codes, is_known
+from llmft.protocol.rules import flag_labels
+from llmft.vocabulary import UNDECIDED, icd10_labels, specialty_id, urgencies
+
+# What else a level is called: P0 to P2 in French dispatch, FRENCH on the French triage scale, stat to routine in FHIR.
+URGENCY_ALIASES: dict[str, tuple[str, ...]] = {
+    "U1": ("1", "P0", "P1", "niveau 1", "vital", "vitale", "urgence vitale", "urgence absolue", "immédiat", "immédiate", "rouge")
+    + ("red", "code rouge", "stat", "emergency", "emergent", "life-threatening", "FRENCH 1", "FRENCH 2"),
+    "U2": ("2", "P2", "niveau 2", "urgent", "urgente", "urgence relative", "asap", "same day", "le jour même", "dans la journée")
+    + ("24h", "FRENCH 3"),
+    "U3": ("3", "niveau 3", "non urgent", "non urgente", "not urgent", "routine", "rendez-vous", "rdv", "appointment")
+    + ("FRENCH 4", "FRENCH 5"),
+    "U4": ("4", "niveau 4", "conseil", "advice", "self-care", "autosoin"),
+    UNDECIDED: ("indéterminé", "indéterminée", "unknown", "inconnu", "inconnue", "undecided", "nr", "à préciser"),
+}
+# Scales whose numbers or colours run otherwise: a wrong guess would turn an emergency into advice.
+OTHER_SCALES = re.compile(r"\b(ccmu|gemsa|esi|cimu|mts|manchester|ctas|ats|news2?|glasgow|gcs|triage)\b")
+COLOURS = frozenset(["orange", "jaune", "yellow", "vert", "green", "bleu", "blue", "blanc", "white", "noir", "black"])
+_BLOCK = re.compile(r"\s*```json.*?(?:```|\Z)", re.DOTALL)
+MISSING = frozenset(["", "nan", "none", "null", "na", "n/a", "-", "?"])
+
+
+class LabelError(ValueError):
+    """A label that cannot be used; ``field`` says which one, the message never quotes free text."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(reason)
+        self.field = field
+
+
+def label(call: RawCall, lang: Lang = "fr") -> Labels | Fault | None:
+    """The labels of a call, None when its source gives none; two annotators become one label."""
+    try:
+        first = labels_from(call.labels, call.source, lang)
+        second = labels_from(call.labels_second, call.source, lang)
+    except LabelError as error:
+        return Fault(call.file, call.row, f"labels.{error.field}", str(error))
+    return combined(first, second) if first and second else first or second
+
+
+def labels_from(written: Mapping[str, Any], source: str = "real", lang: Lang = "fr") -> Labels | None:
+    """Labels from what a source writes under urgency, specialty, icd10 and red_flags; raises :class:`LabelError`."""
+    urgency, specialty = urgency_id(written.get("urgency")), _specialty(written.get("specialty"))
+    codes, flags = _codes(written.get("icd10")), _red_flags(written.get("red_flags"))
+    if not (urgency or specialty or codes or flags):
+        return None
+    return Labels(
+        urgency=urgency or UNDECIDED,  # type: ignore[arg-type]
+        specialty=specialty or UNDECIDED,
+        icd10_primary=codes[0] if codes else None,
+        symptoms=tuple(Symptom(text=_lay_label(code, lang), icd10=code) for code in codes[1:]),
+        red_flags=flags,
+        confidence="generated" if source == "synthetic" else "gold",
+    )
+
+
+def urgency_id(value: Any) -> Urgency | None:
+    """The level that a word, number or code means; None when nothing is written; raises :class:`LabelError`."""
+    plain = _plain(value)
+    if plain in MISSING:
+        return None
+    if known := _urgency_words().get(plain):
+        return known
+    if OTHER_SCALES.search(plain):
+        reason = "a level of another triage scale, whose numbers run differently; map each of its levels to U1, U2, U3 or U4"
+    elif plain in COLOURS:
+        reason = "colours mean different levels on different scales; map each colour to U1, U2, U3 or U4"
+    else:
+        reason = "not an urgency level; write U1, U2, U3, U4 or indetermine"
+    raise LabelError("urgency", reason)
+
+
+@cache
+def _urgency_words() -> dict[str, Urgency]:
+    words: dict[str, Urgency] = {}
+    for level, entry in urgencies().items():
+        for word in (level, entry.fr, entry.en, *URGENCY_ALIASES[level]):
+            words[_plain(word)] = level  # type: ignore[assignment]
+    return words
+
+
+def _specialty(value: Any) -> str | None:
+    if _plain(value) in MISSING:
+        return None
+    known = specialty_id(str(value))
+    if known is None:
+        raise LabelError("specialty", "not a specialty or alias of knowledge/specialties.yaml; map it to one of them")
+    return known
+
+
+def _codes(value: Any) -> tuple[str, ...]:
+    cells = value if isinstance(value, list | tuple) else [value]
+    codes: dict[str, None] = {}
+    for cell in cells:
+        if _plain(cell) in MISSING:
+            continue
+        for _, code in icd10_codes(str(cell)):
+            if code is None:
+                raise LabelError("icd10", "not the form of an ICD-10 code, such as R07.4")
+            if not is_known(code):
+                raise LabelError(
+                    "icd10", f"{code} is not a code of the WHO table; import a national table with: llmft data icd FILE"
+                )
+            codes[code] = None
+    return tuple(codes)
+
+
+def _red_flags(value: Any) -> tuple[str, ...]:
+    cells = value if isinstance(value, list | tuple) else re.split(r"[;|,\n]", str(value or ""))
+    flags: dict[str, None] = {}
+    for cell in cells:
+        plain = _plain(cell)
+        if plain in MISSING:
+            continue
+        if plain not in _flag_ids():
+            raise LabelError("red_flags", "not a red flag of the protocols or of knowledge/red_flags.yaml; map it to one of them")
+        flags[_flag_ids()[plain]] = None
+    return tuple(flags)
+
+
+@cache
+def _flag_ids() -> dict[str, str]:
+    """A red flag's id or label, plain ─▶ its id."""
+    ids: dict[str, str] = {}
+    for name, names in flag_labels().items():
+        for text in (name, names.fr, names.en):
+            ids.setdefault(_plain(text), name)
+    return ids
+
+
+def _plain(value: Any) -> str:
+    """Lower case without accents, marks as single spaces; numbers without a decimal zero."""
+    if value is None or isinstance(value, bool):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    letters = unicodedata.normalize("NFKD", str(value)).encode("ascii", "ignore").decode().lower()
+    plain = re.sub(r"[\W_]+", " ", letters).strip()
+    return re.sub(r"^(\d)\s0$", r"\1", plain)
+
+
+def combined(first: Labels, second: Labels) -> Labels:
+    """Two annotators as one label: the more urgent level, what both saw, and how far they agree.
+
+    Where they differ in urgency or specialty the label is ``silver``: no test set may rest on it.
+    """
+    same = [first.urgency == second.urgency, first.specialty == second.specialty]
+    rank = {name: level.rank for name, level in urgencies().items()}
+    urgent = min((first, second), key=lambda labels: rank[labels.urgency] or max(rank.values()) + 1)
+    acceptable = dict.fromkeys([urgent.specialty, first.specialty, second.specialty])
+    return urgent.model_copy(
+        update={
+            "annotators": 2,
+            "agreement": sum(same) / len(same),
+            "red_flags": tuple(dict.fromkeys(first.red_flags + second.red_flags)),
+            "specialty_acceptable": tuple(acceptable) if len(acceptable) > 1 else (),
+            "icd10_primary": urgent.icd10_primary or first.icd10_primary or second.icd10_primary,
+            "confidence": urgent.confidence if all(same) else "silver",
+        }
+    )
+
+
+def kappa(first: Sequence[str], second: Sequence[str], order: Sequence[str] | None = None) -> float | None:
+    """Cohen's kappa of two annotators; with ``order``, weighted by the squared distance of the levels.
+
+    1 - observed disagreement / disagreement expected by chance (Cohen 1960, 1968). None without
+    labels, or when both only ever use the same one.
+    """
+    if len(first) != len(second):
+        raise ValueError("both annotators must label the same calls")
+
+    def distance(a: str, b: str) -> float:
+        return float((order.index(a) - order.index(b)) ** 2) if order else float(a != b)
+
+    observed = sum(distance(a, b) for a, b in zip(first, second, strict=True)) * len(first)
+    counts = Counter(first), Counter(second)
+    expected = sum(distance(a, b) * n * m for a, n in counts[0].items() for b, m in counts[1].items())
+    return 1 - observed / expected if expected else None
+
+
+def agreement(pairs: Iterable[tuple[Labels, Labels]]) -> dict[str, float | int | None]:
+    """How far two annotators agree over many calls, for the report: counts, shares, kappas."""
+    both = list(pairs)
+    levels = [name for name in urgencies() if name != UNDECIDED]
+    rated = [(a.urgency, b.urgency) for a, b in both if a.urgency in levels and b.urgency in levels]
+    specialties = [(a.specialty, b.specialty) for a, b in both]
+    return {
+        "calls": len(both),
+        "urgency_same": sum(a == b for a, b in rated),
+        "urgency_rated": len(rated),
+        "urgency_kappa_quadratic": kappa([a for a, _ in rated], [b for _, b in rated], levels),
+        "specialty_same": sum(a == b for a, b in specialties),
+        "specialty_kappa": kappa([a for a, _ in specialties], [b for _, b in specialties]),
+    }
+
+
+def with_triage(dialogue: Dialogue) -> Dialogue:
+    """The dialogue with a triage block in its last turn, made from its labels; unchanged when it has either none or a block."""
+    last = dialogue.turns[-1]
+    if dialogue.labels is None or read_triage(last.text) is not None:
+        return dialogue
+    said = _BLOCK.sub("", last.text).rstrip()
+    block = triage_of(dialogue.labels, dialogue.lang).as_block()
+    turn = last.model_copy(update={"text": f"{said}\n{block}" if said else block})
+    return dialogue.model_copy(update={"turns": (*dialogue.turns[:-1], turn)})
+
+
+def triage_of(labels: Labels, lang: Lang) -> Triage:
+    """The triage that labels ask for; its summary is made of their names, never of what was said."""
+    names = [] if labels.icd10_primary is None else [_lay_label(labels.icd10_primary, lang)]
+    names += [_lay_label(symptom.icd10, lang) for symptom in labels.symptoms if symptom.icd10]
+    names += [flag_labels()[flag].of(lang) for flag in labels.red_flags if flag in flag_labels()]
+    codes = [labels.icd10_primary, *(symptom.icd10 for symptom in labels.symptoms)]
+    return Triage(
+        urgency=labels.urgency,
+        specialty=labels.specialty,
+        icd10=tuple(dict.fromkeys(code for code in codes if code)),
+        red_flags=labels.red_flags,
+        summary=", ".join(dict.fromkeys(names)) or _level_name(labels.urgency, lang),
+        missing_info=(),
+        escalate=labels.urgency in ("U1", UNDECIDED),
+    )
+
+
+def _level_name(urgency: Urgency, lang: Lang) -> str:
+    level = urgencies()[urgency]
+    return level.fr if lang == "fr" else level.en
+
+
+def _lay_label(code: str, lang: Lang) -> str:
+    """Our lay label of a code, its category's, or the code."""
+    known = icd10_labels().get(code) or icd10_labels().get(code.split(".")[0])
+    return known.of(lang) if known else code

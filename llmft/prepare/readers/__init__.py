@@ -1,0 +1,1 @@
+"""Whatever people have, read as raw calls."""

@@ -1,0 +1,1 @@
+"""What happened to the calls, to look at and to sign."""

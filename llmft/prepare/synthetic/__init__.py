@@ -1,0 +1,1 @@
+"""Calls of our own making, their planted personal data, and the embedded base's text."""
