@@ -21,13 +21,29 @@ COMPLAINTS = {complaint.id: (protocol.specialty, complaint) for protocol in prot
 def sample(split: str, count: int = 900) -> tuple[Dialogue, ...]:
     """Many calls of one split."""
     rng = random.Random(5)
-    return tuple(call(rng, pick_family(rng, split), rng.choice(("fr", "en")), split, f"s-{n}") for n in range(count))
+    return tuple(call(Story(rng, pick_family(rng, split), rng.choice(("fr", "en")), split), f"s-{n}") for n in range(count))
 
 
 def test_same_seed_makes_the_same_bytes():
     first, again = (("".join(as_line(d) for d in synthesize(60, seed=7))).encode() for _ in range(2))
     assert first == again
     assert first != "".join(as_line(d) for d in synthesize(60, seed=8)).encode()
+
+
+def test_manners_touch_training_calls_alone_and_lose_no_telling_answer(monkeypatch):
+    """Curt operators and callers without sentences: other training calls, the same held-out calls and the same triage."""
+    calls = list(synthesize(400, seed=4))
+    monkeypatch.setattr("llmft.prepare.synthetic.synthesize.LISTING_SHARE", 0)
+    monkeypatch.setattr("llmft.prepare.synthetic.synthesize.CURT_SHARE", 0)
+    plain = list(synthesize(400, seed=4))
+    assert [d for d in calls if d.split != "train"] == [d for d in plain if d.split != "train"]
+    assert [(d.labels, d.turns[-1]) for d in calls] == [(d.labels, d.turns[-1]) for d in plain]
+    changed = [(new, old) for new, old in zip(calls, plain, strict=True) if new != old]
+    assert 0.5 < len(changed) / len([d for d in calls if d.split == "train"]) < 0.8
+    for new, old in changed:
+        assert set(new.turns[1:]) <= set(old.turns[1:])
+    with_facts = [new for new, _ in changed if new.labels.red_flags]
+    assert with_facts and all(len(d.turns) >= 2 + 2 * len(d.labels.red_flags) for d in with_facts)
 
 
 def test_splits_have_their_shares():

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llmft.knowledge import Complaint, Lang, Protocol, load, protocols
-from llmft.prepare.synthetic.synthesize import Family, Story, families
+from llmft.prepare.synthetic.synthesize import Family, Story, families, word_slots
 from llmft.prompt import ROLES
 from llmft.run import atomic_path
 from llmft.vocabulary import icd10_labels, specialties, urgencies
@@ -57,7 +57,7 @@ def _written(rng: random.Random, prose: dict[str, Any], lang: Lang, story: Story
     """The call with its closing sentence, as chat messages or written down with the speakers' names."""
     chance = rng.random()
     if chance < 0.45:
-        said[0] = ("patient", _opening(rng, prose, lang, story))
+        said[0] = ("patient", story.opening_by_words(rng))
     elif chance < 0.75:
         said[0] = ("patient", f"{story.say('greeting')} {_fragments(rng, story.family.complaint, lang)}.")
     said.append(("operator", story.closing()))
@@ -73,36 +73,24 @@ def _written(rng: random.Random, prose: dict[str, Any], lang: Lang, story: Story
 def _appointment(rng: random.Random, prose: dict[str, Any], lang: Lang, story: Story) -> list[dict[str, str]]:
     """A colleague asks for the entry in the appointment book: JSON about the call, in fields of the office's own."""
     complaint, family = story.family.complaint, story.family
+    facts = [e.label.of(lang) for e in complaint.evidence if e.slot in family.present]
     values = {
         "service": family.specialty,
         "topic": complaint.names.of(lang),
         "code": complaint.icd10,
         "label": icd10_labels()[complaint.icd10].of(lang),
-        "facts": [e.label.of(lang) for e in complaint.evidence if e.slot in family.present],
+        "facts": facts,
         "tags": [e.slot for e in complaint.evidence if e.slot in family.present],
         "signs": [e.slot for e in complaint.evidence if e.slot in family.present and e.red_flag],
+        "line": ", ".join([complaint.names.of(lang), *facts]),
         "unknown": story.missing,
         "caller": family.caller,
         "since": story.duration,
     }
-    fields = rng.sample(list(values), k=rng.choice((2, 3, 4, 5)))
+    fields = rng.sample(list(values), k=rng.choice((3, 4, 5, 6)))
     block = json.dumps({field: values[field] for field in fields}, ensure_ascii=False)
     asked = rng.choice(prose["appointments"][lang]).format(fields=", ".join(fields))
     return [{"role": "user", "content": asked}, {"role": "assistant", "content": f"```json\n{block}\n```"}]
-
-
-def _opening(rng: random.Random, prose: dict[str, Any], lang: Lang, story: Story) -> str:
-    """An opening made of the complaint's words, so that every word is heard from a caller."""
-    values = _words(rng, story.family.complaint.words.of(lang))
-    if story.relative:
-        frame = rng.choice(prose["relative_opening"][lang])
-        return f"{story.say('greeting')} {frame.format(who=story.relative.who, **values)}."
-    return f"{story.say('greeting')} {rng.choice(prose['opening'][lang]).format(**values)}."
-
-
-def _words(rng: random.Random, words: tuple[str, ...]) -> dict[str, str]:
-    some = rng.sample(words, k=min(len(words), rng.choice((3, 4, 5))))
-    return {"words": ", ".join(some), "word": some[0], "word2": some[1], "word3": some[2]}
 
 
 def _paragraph(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Document:
@@ -181,7 +169,7 @@ def _facts(rng: random.Random, protocol: Protocol, family: Family, lang: Lang) -
         "urgency": levels[complaint.urgency],
         "urgency_fact": levels[raised],
         "fragments": _fragments(rng, complaint, lang),
-        **_words(rng, complaint.words.of(lang)),
+        **word_slots(rng, complaint.words.of(lang)),
     }
     values["phrase"] = values[rng.choices(list(PHRASES), weights=list(PHRASES.values()))[0]]
     return values
@@ -211,4 +199,4 @@ def write_corpus(path: Path, count: int, seed: int) -> int:
     return count
 
 
-KINDS = {_call: 3, _short_call: 9, _paragraph: 1, _record: 9, _glossary: 1}  # kind ─▶ its weight among documents
+KINDS = {_call: 6, _short_call: 9, _paragraph: 1, _record: 6, _glossary: 1}  # kind ─▶ its weight among documents

@@ -15,9 +15,12 @@ from itertools import product
 from typing import Literal
 
 from llmft.dialogue import Dialogue, Labels, Patient, Triage, Turn
-from llmft.knowledge import Complaint, Evidence, Lang, Relative, Split, Urgency, conversation, protocols
+from llmft.knowledge import Complaint, Evidence, Lang, Relative, Split, Urgency, conversation, load, protocols
 from llmft.vocabulary import specialties
 
+LISTING_SHARE = 0.35  # of the training calls open with the complaint's words alone
+CURT_SHARE = 0.5  # of the training calls leave out questions whose answer changes nothing ...
+CURT_KEEPS = 0.4  # ... but for this share of them
 SPLIT_SHARE = {"train": 0.85, "validation": 0.05, "test": 0.10}  # of a synthetic set's calls
 Caller = Literal["self", "relative"]
 
@@ -71,32 +74,58 @@ def _digest(text: str) -> str:
 
 def synthesize(count: int, seed: int) -> Iterator[Dialogue]:
     """``count`` calls, the same ones for the same ``seed``, in the shares of ``SPLIT_SHARE``."""
-    rng = random.Random(seed)
+    rng, manner = random.Random(seed), random.Random(f"{seed} manner")
     for number in range(count):
         split = rng.choices(list(SPLIT_SHARE), weights=list(SPLIT_SHARE.values()))[0]
-        lang = rng.choice(("fr", "fr", "en"))  # French first
-        yield call(rng, pick_family(rng, split), lang, split, f"syn-{seed}-{number:05d}")  # type: ignore[arg-type]
+        lang: Lang = rng.choice(("fr", "fr", "en"))  # French first
+        story = Story(rng, pick_family(rng, split), lang, split)  # type: ignore[arg-type]
+        told = call(story, f"syn-{seed}-{number:05d}")
+        yield _in_manner(told, story, manner) if split == "train" else told
 
 
 def pick_family(rng: random.Random, split: Split) -> Family:
     """A family of ``split``: specialties are equally likely, then complaints; many facts at once are rare."""
     complaint = rng.choice(rng.choice(protocols()).complaints)
-    fitting = [family for family in families()[split] if family.complaint.id == complaint.id]
-    return rng.choices(fitting, weights=[0.4 ** len(family.present) for family in fitting])[0]
+    fitting, weights = _members(split, complaint.id)
+    return rng.choices(fitting, weights=weights)[0]
 
 
-def call(rng: random.Random, family: Family, lang: Lang, split: Split, call_id: str) -> Dialogue:
-    """One call of ``family``, from the first word to the triage."""
-    story = Story(rng, family, lang, split)
+@cache
+def _members(split: Split, complaint_id: str) -> tuple[list[Family], list[float]]:
+    """The families of a complaint, and how often each is picked."""
+    fitting = [family for family in families()[split] if family.complaint.id == complaint_id]
+    return fitting, [0.4 ** len(family.present) for family in fitting]
+
+
+def word_slots(rng: random.Random, words: tuple[str, ...]) -> dict[str, str]:
+    """Some of a complaint's ``words``, for the slots of a frame in ``prose.yaml``."""
+    some = rng.sample(words, k=min(len(words), rng.choice((3, 4, 5))))
+    return {"words": ", ".join(some), "word": some[0], "word2": some[1], "word3": some[2]}
+
+
+def _in_manner(told: Dialogue, story: Story, rng: random.Random) -> Dialogue:
+    """The call, sometimes of somebody who finds no sentence and opens with single words, sometimes with a curt operator."""
+    opening, *middle, closing = told.turns
+    if rng.random() < LISTING_SHARE:
+        opening = Turn(speaker="patient", text=story.opening_by_words(rng))
+    if rng.random() < CURT_SHARE:
+        pairs = zip(middle[::2], middle[1::2], strict=True)
+        middle = [turn for pair in pairs if pair[1].text in story.telling or rng.random() < CURT_KEEPS for turn in pair]
+    return told.model_copy(update={"turns": (opening, *middle, closing)})
+
+
+def call(story: Story, call_id: str) -> Dialogue:
+    """One call of ``story``, from the first word to the triage."""
+    family = story.family
     turns = [*story.turns(), Turn(speaker="operator", text=f"{story.closing()}\n{story.triage().as_block()}")]
     return Dialogue(
         schema_version="1",
         id=call_id,
         family_id=family.id,
-        lang=lang,
+        lang=story.lang,
         source="synthetic",
         license="CC-BY-4.0",
-        split=split,
+        split=story.split,
         patient=Patient(age=story.age, sex=story.sex, caller=family.caller),
         turns=tuple(turns),
         labels=Labels(
@@ -124,6 +153,7 @@ class Story:
         self.duration = rng.choice(self.words.durations[lang])
         self.volunteers_onset = rng.random() < 0.35
         self.missing: list[str] = []
+        self.telling: set[str] = set()  # answers that bring a fact which the triage rests on
 
     def _pick_relative(self) -> Relative:
         patient = self.family.complaint.patient
@@ -165,6 +195,14 @@ class Story:
             parts.append(self.say("since", duration=self.duration))
         return " ".join(parts) + "."
 
+    def opening_by_words(self, rng: random.Random) -> str:
+        """Greeting and the complaint's words in no sentence of its own; draws from ``rng``, so the rest of the call stays."""
+        values, frames = word_slots(rng, self.family.complaint.words.of(self.lang)), load("prose.yaml")
+        greeting = rng.choice(self.words.greeting.of(self.lang, self.split))
+        if self.relative:
+            return f"{greeting} {rng.choice(frames['relative_opening'][self.lang]).format(who=self.relative.who, **values)}."
+        return f"{greeting} {rng.choice(frames['opening'][self.lang]).format(**values)}."
+
     def _disfluent(self, text: str) -> str:
         """Sometimes a filler before the phrase or inside it, as people speak."""
         chance = self.rng.random()
@@ -197,7 +235,10 @@ class Story:
         """The question for one fact and its answer."""
         answers = evidence.present if evidence.slot in self.family.present else evidence.absent
         question = self.rng.choice(evidence.ask.of(self.lang, self.split))
-        return question, self._disfluent(self.rng.choice(answers.of(self.lang, self.split)))
+        answer = self._disfluent(self.rng.choice(answers.of(self.lang, self.split)))
+        if evidence.slot in self.family.present:
+            self.telling.add(answer)
+        return question, answer
 
     def _answer(self, slot: str, text: str) -> str:
         """The answer, or now and then something else altogether, and the fact stays unknown."""
