@@ -62,7 +62,7 @@ chat: setup      ## chat with the QUANT file in the terminal
 	$(BIN)/llmft chat export/$(NAME)/$(NAME)-$(QUANT).gguf
 
 test: setup      ## the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: setup     ## lint, format, types, imports
 	$(BIN)/ruff check .

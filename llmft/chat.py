@@ -14,7 +14,7 @@ from llmft.dialogue import Triage, read_triage
 from llmft.errors import PromptError
 from llmft.knowledge import Label, protocols
 from llmft.prompt import Message
-from llmft.recipe import Data
+from llmft.settings import Data
 from llmft.vocabulary import icd10_labels, specialties, urgencies
 
 if TYPE_CHECKING:

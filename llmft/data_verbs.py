@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 from datetime import date
+from pathlib import Path
 
-from llmft.dialogue import read_dialogues
+from llmft.dialogue import read_dialogues, write_dialogues
 from llmft.errors import DialogueError
 from llmft.privacy import keep_private
-from llmft.run import write_text
+from llmft.run import write_json, write_text
 
 
 def prepare_command(arguments: argparse.Namespace) -> None:
     """``llmft prepare``."""
+    if arguments.audit is not None and arguments.audit < 1:
+        raise DialogueError(f"--audit {arguments.audit}: too few; give at least 1 call to read")
     keep_private(hub_allowed=any(str(source).startswith("hub:") for source in arguments.sources))
     from llmft.deidentify.stage import LAYERS
     from llmft.prepare.readers.sources import ReadOptions
@@ -36,9 +40,9 @@ def prepare_command(arguments: argparse.Namespace) -> None:
     options = PrepareOptions(
         read=read, clean=clean, seed=arguments.seed, strict=arguments.strict, near_duplicates=not arguments.no_near_duplicates,
         recent_from=_day(arguments.recent_from), cluster=arguments.cluster, folds=arguments.folds, parquet=arguments.parquet,
-        doctors=arguments.doctors,
+        doctors=arguments.doctors, tokenizer=arguments.tokenizer,
     )  # fmt: skip
-    if arguments.workers:
+    if arguments.workers is not None:
         options = dataclasses.replace(options, workers=arguments.workers)
     report = prepare(arguments.sources, arguments.output, options)
     print_report(report, arguments.output)
@@ -46,15 +50,52 @@ def prepare_command(arguments: argparse.Namespace) -> None:
         print(f"audit:  {write_sheet(arguments.output, arguments.audit, arguments.seed)} (open it, tick, sign)")
 
 
+def synthesize_command(arguments: argparse.Namespace) -> None:
+    """``llmft synthesize``."""
+    from llmft.prepare.synthetic.corpus import write_corpus
+    from llmft.prepare.synthetic.score import spans_path, write_planted
+    from llmft.prepare.synthetic.synthesize import synthesize
+
+    path, count, seed = arguments.output, arguments.count, arguments.seed
+    if count < 1:
+        raise DialogueError(f"--count {count}: too few; give at least 1")
+    if arguments.corpus:
+        print(f"{path}: {write_corpus(path, count, seed)} documents")
+    elif arguments.personal_data:
+        spans = write_planted(path, count, seed)
+        print(f"{path}: {count} calls that name invented people\n{spans_path(path)}: {spans} pieces of personal data")
+        print(f"measure with: llmft deidentify --input {path} --score {spans_path(path)}")
+    else:
+        print(f"{path}: {write_dialogues(path, synthesize(count, seed))} calls")
+
+
 def deidentify_command(arguments: argparse.Namespace) -> None:
     """``llmft deidentify``."""
     from llmft.deidentify.files import deidentify_file
 
+    if arguments.score:
+        _print_score(arguments.input, arguments.score)
+    if not arguments.output:
+        if not arguments.score:
+            raise DialogueError("nothing was asked for; give --output FILE to write, or --score SPANS to measure")
+        return
     found = deidentify_file(arguments.input, arguments.output)
     replaced = ", ".join(f"{label} {count}" for label, count in sorted(found.labels.items())) or "nothing"
     print(f"{arguments.output}: {found.written} of {found.rows} rows, replaced: {replaced}")
     if found.quarantined:
         print(f"{found.quarantine_path}: {found.quarantined} rows set aside, with reasons")
+
+
+def _print_score(calls: Path, spans: Path) -> None:
+    from rich.console import Console
+
+    from llmft.prepare.synthetic.score import read_known, score_table
+
+    table = score_table(read_known(calls, spans))
+    console = Console(highlight=False)
+    console.width = max(console.width, 120)  # nine columns; a cut one says nothing
+    console.print(table)
+    print("A piece counts when all its letters and digits are covered; a layer's column is that layer alone.")
 
 
 def sql_command(arguments: argparse.Namespace) -> None:
@@ -83,14 +124,34 @@ def sign_command(arguments: argparse.Namespace) -> None:
 
 def label_command(arguments: argparse.Namespace) -> None:
     """``llmft data label``."""
-    from llmft.prepare.labels.labelling import export_labelling, label_studio_config
+    from llmft.prepare.labels.labelling import argilla_settings, export_labelling, label_studio_config
 
+    if arguments.answers:
+        _import_labels(arguments.set, arguments.answers)
+        return
     dialogues = read_dialogues(arguments.set / f"{arguments.split}.jsonl")
     print(f"{arguments.output}: {export_labelling(arguments.output, dialogues, arguments.form)} calls")
     if arguments.form == "label-studio":
         config = arguments.output.with_suffix(".xml")
         write_text(config, label_studio_config())
         print(f"{config}: the project's labelling interface")
+    else:
+        settings = arguments.output.with_suffix(".settings.json")
+        write_json(settings, argilla_settings())
+        print(f"{settings}: the dataset's settings, for rg.Settings.from_json")
+
+
+def _import_labels(folder: Path, answers: Path) -> None:
+    from llmft.prepare.merge_labels import describe, merge_labels
+
+    merged = merge_labels(folder, answers)
+    print("\n".join(describe(merged, folder)))
+    quarantine = answers.with_suffix(".quarantine.jsonl")
+    if merged.faults:
+        write_text(quarantine, "".join(json.dumps(dataclasses.asdict(f), ensure_ascii=False) + "\n" for f in merged.faults))
+        print(f"{quarantine}: {len(merged.faults)} items set aside, with reasons")
+    else:
+        quarantine.unlink(missing_ok=True)  # one of an earlier import would lie
 
 
 def icd_command(arguments: argparse.Namespace) -> None:
@@ -98,7 +159,7 @@ def icd_command(arguments: argparse.Namespace) -> None:
     from llmft.prepare.labels.icd_import import import_table
 
     table = import_table(arguments.file)
-    print(f"{table.path}: {table.codes} codes, {table.skipped} rows without one")
+    print(f"{table.path}: {table.codes} codes; {table.skipped} rows left out: headings, repetitions, codes longer than R07.45")
 
 
 def protocols_command(arguments: argparse.Namespace) -> int:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from llmft.errors import DialogueError
 from llmft.run import atomic_path
+from llmft.strict_json import JsonRuleError, parse_json
 from llmft.vocabulary import ICD10_PATTERN, specialties
 
 SCHEMA_VERSION = "1"
+_ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False)
 Urgency = Literal["U1", "U2", "U3", "U4", "indetermine"]
 Split = Literal["train", "validation", "test"]
 
@@ -148,10 +151,10 @@ class Dialogue(Record):
     @model_validator(mode="after")
     def _order(self) -> Dialogue:
         if self.turns[-1].speaker != "operator":
-            raise ValueError("turns: the last turn must be the operator's")
+            raise ValueError(f"turns[{len(self.turns) - 1}].speaker: the last turn must be the operator's")
         for number, (before, after) in enumerate(zip(self.turns, self.turns[1:], strict=False), start=1):
             if before.speaker == after.speaker:
-                raise ValueError(f"turns.{number}.speaker: two turns of one speaker in a row; join them")
+                raise ValueError(f"turns[{number}].speaker: two turns of one speaker in a row; join them")
         return self
 
 
@@ -184,11 +187,15 @@ _BLOCK = re.compile(r"```json\s*\n(.*?)\n?```", re.DOTALL)
 def read_triage(text: str) -> Triage | None:
     """The triage of an operator's turn; None when there is no block or it breaks the contract."""
     block = _BLOCK.search(text)
-    if block is None:
-        return None
+    return None if block is None else _triage_of(block.group(1))
+
+
+@lru_cache(maxsize=1 << 10)  # a call's block is read several times, and many calls end alike
+def _triage_of(block: str) -> Triage | None:
     try:
-        return Triage.model_validate_json(json.dumps(_strict_json(block.group(1))))
-    except (ValueError, ValidationError, RecursionError):
+        parse_json(block)
+        return Triage.model_validate_json(block)
+    except ValueError:  # of the JSON, or of the model
         return None
 
 
@@ -206,23 +213,42 @@ class Fault:
         return f"{self.file}:{self.line}:{field} {self.reason}"
 
 
+def field_path(parts: Iterable[int | str]) -> str:
+    """Where a value stands in a record, such as ``turns[3].text``."""
+    path = ""
+    for part in parts:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:  # an unknown key could be anything, even words of the call
+            path += ("." if path else "") + (part if re.fullmatch(r"[a-z][\w-]{0,39}", part) else "(unreadable key)")
+    return path
+
+
+_REASONS = {"missing": "the field is missing", "extra_forbidden": "no field of the record; mend its spelling or take it out"}
+
+
+def fault_of(error: ValidationError, file: str, line: int) -> Fault:
+    """The first thing that a model of pydantic found wrong, as a fault that names its whole path and none of its words."""
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    reason = _REASONS.get(first["type"], first["msg"].removeprefix("Value error, "))
+    place, colon, rest = reason.partition(": ")
+    if not first["loc"] and colon:  # a rule about several fields names its own
+        return Fault(file, line, place, rest)
+    return Fault(file, line, field_path(first["loc"]), reason)
+
+
 def parse_dialogue(line: str, file: str, number: int) -> Dialogue | Fault:
     """One JSONL line as a dialogue, or what is wrong with it."""
     try:
         line.encode("utf-8")
-        return Dialogue.model_validate_json(json.dumps(_strict_json(line)))
+        parse_json(line)  # pydantic would let repeated keys and NaN pass
+        return Dialogue.model_validate_json(line)
     except UnicodeEncodeError:
         return Fault(file, number, "", "the line is not valid UTF-8")
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        if not re.fullmatch(r"[\w.]{0,60}", field):  # an unknown key could be anything, even words of the call
-            field = "(unreadable key)"
-        return Fault(file, number, field, first["msg"].removeprefix("Value error, "))
-    except json.JSONDecodeError as error:
-        return Fault(file, number, "", f"not JSON at column {error.colno}")
-    except (ValueError, RecursionError) as error:
-        return Fault(file, number, "", str(error) if isinstance(error, _JsonRuleError) else "not JSON")
+        return fault_of(error, file, number)
+    except JsonRuleError as error:
+        return Fault(file, number, "", str(error))
 
 
 def scan_dialogues(path: Path) -> Iterator[Dialogue | Fault]:
@@ -255,7 +281,12 @@ def read_dialogues(path: Path) -> list[Dialogue]:
 
 def as_line(dialogue: Dialogue) -> str:
     """A dialogue as one JSON line, defaults left out, keys in the record's order."""
-    return json.dumps(dialogue.model_dump(exclude_defaults=True), ensure_ascii=False) + "\n"
+    return record_line(dialogue.model_dump(exclude_defaults=True))
+
+
+def record_line(record: Mapping[str, Any]) -> str:
+    """A dialogue that was dumped without its defaults, as one JSON line."""
+    return _ENCODER.encode(record) + "\n"
 
 
 def write_dialogues(path: Path, dialogues: Iterable[Dialogue]) -> int:
@@ -266,27 +297,3 @@ def write_dialogues(path: Path, dialogues: Iterable[Dialogue]) -> int:
             file.write(as_line(dialogue))
             count += 1
     return count
-
-
-class _JsonRuleError(ValueError):
-    """JSON that Python would accept and we do not; the message quotes no text of the line."""
-
-
-def _strict_json(text: str) -> Any:
-    """JSON without duplicate keys, NaN, infinities or lone surrogates."""
-    value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-    try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        raise _JsonRuleError("a lone surrogate stands in the text") from None
-    return value
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise _JsonRuleError("a key appears twice in one object")
-    return dict(pairs)
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise _JsonRuleError(f"{name} is not a number of JSON")

@@ -5,6 +5,7 @@ LlmftError                 the user can mend it; the CLI prints it and exits wit
 ├── DialogueError          a dialogue line that breaks the record's rules (never quotes the words)
 ├── PromptError            a dialogue that cannot be rendered or masked with this template
 ├── CheckpointError        base, adapter or tokenizer files that are missing, damaged or do not fit
+├── TrainingError          a training that must not go on, or cannot begin on this machine
 ├── ExportError            a GGUF that cannot be written
 ├── VerifyError            a GGUF that is not the model that was trained
 ├── MissingExtraError      an optional part of the installation is absent
@@ -34,6 +35,10 @@ class PromptError(LlmftError):
 
 class CheckpointError(LlmftError):
     """Model files are missing, damaged or do not fit together."""
+
+
+class TrainingError(LlmftError):
+    """A training must not go on, or cannot begin on this machine."""
 
 
 class ExportError(LlmftError):

@@ -7,8 +7,10 @@ Labels are the operator's tokens and the end-of-turn token, nothing else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 IGNORE = -100  # label of a token that the loss does not see
 ROLES = {"patient": "user", "operator": "assistant"}
 Message = dict[str, str]  # {"role": "system|user|assistant", "content": …}
+MARKUP = re.compile(r"<\|\w+\|>|\[/?INST\]|<</?SYS>>")
 
 # Text at which GPT4All stops whatever the model (desktop 3.10 and the 2.8.2 bindings): an answer that
 # holds one would be cut.
@@ -54,13 +57,33 @@ class Template:
         return (resources.files("llmft.templates") / self.file).read_text("utf-8").rstrip("\n")
 
 
+# The text is the one that the family was taught, with four liberties: one BOS at most, no default system
+# message, no date (it would differ from day to day), and no white space where the family's own tokenizer
+# swallows it (Phi-3) or where it would have to be learnt between the last word and the end (Llama 2).
 TEMPLATES = {
+    "llama2": Template("llama2.jinja", end_of_turn="</s>", pads=("<unk>",), markers=("<s>",)),
     "llama3": Template(
         "llama3.jinja",
         end_of_turn="<|eot_id|>",
         pads=("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>"),
         markers=("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>"),
     ),
+    "tinyllama": Template("tinyllama.jinja", end_of_turn="</s>", pads=("<unk>",), markers=("<s>",)),
+    "mistral": Template("mistral.jinja", end_of_turn="</s>", pads=("<unk>",), markers=("<s>", "[INST]", "[/INST]")),
+    "qwen": Template("qwen.jinja", end_of_turn="<|im_end|>", pads=("<|endoftext|>",), markers=("<|im_start|>",)),
+    "phi3": Template(
+        "phi3.jinja",
+        end_of_turn="<|end|>",
+        pads=("<|endoftext|>",),
+        markers=("<|system|>", "<|user|>", "<|assistant|>"),
+    ),
+    "phi4": Template(
+        "phi4.jinja",
+        end_of_turn="<|im_end|>",
+        pads=("<|dummy_85|>", "<|endoftext|>"),
+        markers=("<|im_start|>", "<|im_sep|>"),
+    ),
+    "gemma": Template("gemma.jinja", end_of_turn="<end_of_turn>", pads=("<pad>",), markers=("<bos>", "<start_of_turn>")),
     "gptj": Template("gptj.jinja", end_of_turn="<|endoftext|>", pads=("<|extratoken_1|>",)),
 }
 
@@ -109,7 +132,11 @@ def render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, *, a
 
 def prompt_ids(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids from which a model writes the operator's next turn."""
-    return _ids(render(messages, tokenizer, answer_next=True), tokenizer)
+    if messages:
+        return _ids(render(messages, tokenizer, answer_next=True), tokenizer)
+    # transformers renders no empty chat: a call that the operator opens begins with what stands before any answer
+    alone = render([{"role": "assistant", "content": "\x01"}], tokenizer, answer_next=False)
+    return _ids(alone[: alone.index("\x01")].removesuffix(" "), tokenizer)
 
 
 def encode(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, system: str | None = None) -> Encoded:
@@ -128,19 +155,23 @@ def encode(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, system: str |
 
 
 def encode_messages(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Token ids and labels of a chat, both of the same length; raises :class:`PromptError` as :func:`encode` does."""
+    """Token ids and labels of a chat, both of the same length; raises :class:`PromptError` as :func:`encode` does.
+
+    A model learns to stop from the end-of-turn token alone, so each answer must be closed by it.
+    """
     input_ids = _ids(render(messages, tokenizer, answer_next=False), tokenizer)
     labels = [IGNORE] * len(input_ids)
-    end = str(tokenizer.eos_token)
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
         before = prompt_ids(messages[:index], tokenizer)
-        said = render(messages[: index + 1], tokenizer, answer_next=False)
-        after = _ids(said[: said.rindex(end) + len(end)], tokenizer)
-        if input_ids[: len(before)] != before or input_ids[: len(after)] != after:
+        if input_ids[: len(before)] != before:
             raise PromptError("the template and the tokenizer merge text across the start of a turn")
-        labels[len(before) : len(after)] = input_ids[len(before) : len(after)]
+        try:
+            end = input_ids.index(tokenizer.eos_token_id, len(before)) + 1
+        except ValueError:
+            raise PromptError(f"no {tokenizer.eos_token} closes an answer, so the model would never learn to stop") from None
+        labels[len(before) : end] = input_ids[len(before) : end]
     return input_ids, labels
 
 
@@ -150,9 +181,20 @@ def _ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def _refuse_markup(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase) -> None:
-    """A turn must not hold the tokens that separate turns, nor a stop string of GPT4All."""
-    special = [token for token in tokenizer.get_added_vocab() if token.strip()]
+    """A turn must not hold the markup that separates turns, nor a stop string of GPT4All."""
+    control_text = _control_text(tokenizer, str(tokenizer.chat_template))
     for number, turn in enumerate(dialogue.turns):
-        found = next((mark for mark in (*special, *STOP_STRINGS) if mark in turn.text), None)
+        found = control_text.search(turn.text)
         if found is not None:
-            raise PromptError(f"dialogue {dialogue.id}: turn {number} holds the control text {found!r}; remove it from the call")
+            raise PromptError(
+                f"dialogue {dialogue.id}: turn {number} holds the control text {found.group()!r}; remove it from the call"
+            )
+
+
+@lru_cache(maxsize=2)
+def _control_text(tokenizer: PreTrainedTokenizerBase, template: str) -> re.Pattern[str]:
+    """Special tokens, markup that the template spells with ordinary tokens, and stop strings."""
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    spelled = {f"<|{role}|>" for role in ("system", "user", "assistant")} | set(MARKUP.findall(template))
+    marks = sorted({*special, *spelled, *STOP_STRINGS}, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, marks)))

@@ -10,79 +10,27 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from llmft.errors import RecipeError
 from llmft.run import RunFolder, write_text
+from llmft.settings import Data, Evaluate, Export, Lora, Prefer, Search, Section, Train
 
-Quant = Literal["F16", "Q8_0", "Q4_0", "Q4_K_M"]
-ARCHITECTURES = {"LlamaForCausalLM": "llama3", "GPTJForCausalLM": "gptj"}  # what export can write ─▶ its template
-Positive = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Section(BaseModel):
-    """Unknown keys are errors, types are not converted, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Data(Section):
-    """What to train and evaluate on."""
-
-    folder: str = Field(description="prepared folder with train.jsonl, validation.jsonl and test.jsonl")
-    system: str | None = Field(
-        default="Assistant de triage d'un centre d'appels médical.", description="system message; null for none"
-    )
-
-
-class Lora(Section):
-    """The adapter."""
-
-    rank: Positive = Field(default=16, description="rank of the two low-rank matrices")
-    alpha: Positive = Field(default=32, description="scale of the update: alpha / rank")
-    dropout: Fraction = Field(default=0.0, description="dropout on the adapter's input, 0 to 1")
-
-
-class Train(Section):
-    """The optimisation."""
-
-    quantization: Literal["nf4", "none"] = Field(default="nf4", description="how the frozen base is held: nf4 (QLoRA) or none")
-    epochs: Annotated[float, Field(gt=0)] = Field(default=1.0, description="passes over the training dialogues")
-    max_steps: int = Field(default=-1, ge=-1, description="optimiser steps; -1: as many as the epochs need")
-    batch_dialogues: Positive = Field(default=8, description="dialogues in one forward pass")
-    accumulate: Positive = Field(default=1, description="forward passes in one optimiser step")
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = Field(default=2e-4, description="peak learning rate")
-    schedule: Literal["linear", "cosine", "constant"] = Field(default="cosine", description="learning rate after the warm-up")
-    warmup_fraction: Fraction = Field(default=0.03, description="share of the steps with a rising learning rate")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.0, description="AdamW's weight decay")
-    max_grad_norm: Annotated[float, Field(gt=0)] = Field(default=1.0, description="gradients are clipped to this norm")
-    max_tokens: Positive = Field(default=1024, description="longest dialogue in tokens; longer ones are refused and counted")
-    gradient_checkpointing: bool = Field(default=False, description="trade a third of the speed for memory")
-    save_every: Positive = Field(default=50, description="steps between checkpoints")
-    validate_every: Positive = Field(default=50, description="steps between validation losses")
-    seed: int = Field(default=1, ge=0, description="seed of the adapter, the data order and dropout")
-    threads: int = Field(default=0, ge=0, description="CPU threads; 0: all cores")
-
-
-class Evaluate(Section):
-    """The measurement."""
-
-    max_dialogues: Positive = Field(default=200, description="test dialogues, taken evenly from the test file")
-    max_new_tokens: Positive = Field(default=320, description="longest answer in tokens; longer counts as a failure")
-    batch_dialogues: Positive = Field(default=16, description="dialogues answered at once by transformers")
-
-
-class Export(Section):
-    """The files to make."""
-
-    quants: tuple[Quant, ...] = Field(default=("F16", "Q8_0", "Q4_0", "Q4_K_M"), description="quants to write")
-    context_tokens: Positive = Field(default=2048, description="context that the runtimes are asked to open, in tokens")
+ARCHITECTURES = {  # what can be trained and exported ─▶ the templates of its families
+    "LlamaForCausalLM": ("llama2", "llama3", "tinyllama"),
+    "MistralForCausalLM": ("mistral",),
+    "Qwen2ForCausalLM": ("qwen",),
+    "Qwen3ForCausalLM": ("qwen",),
+    "Phi3ForCausalLM": ("phi3", "phi4"),
+    "Gemma2ForCausalLM": ("gemma",),
+    "Gemma3ForCausalLM": ("gemma",),
+    "GPTJForCausalLM": ("gptj",),
+}
 
 
 class Recipe(Section):
@@ -90,17 +38,22 @@ class Recipe(Section):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", description="name of runs/<name>/ and export/<name>/")
     base: str = Field(description="folder with config.json and safetensors, or a hub id such as meta-llama/Llama-3.1-8B")
-    template: Literal["llama3", "gptj"] = Field(description="chat markup: one of llmft/templates/")
+    template: Literal["llama2", "llama3", "tinyllama", "mistral", "qwen", "phi3", "phi4", "gemma", "gptj"] = Field(
+        description="chat markup: one of llmft/templates/"
+    )
     data: Data
     lora: Lora = Lora()
     train: Train = Train()
+    search: Search = Search()
+    prefer: Prefer = Prefer()
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
+    runs: str = Field(default="runs", description="folder that holds the runs")
 
     @property
     def run(self) -> RunFolder:
         """Where the run lies."""
-        return RunFolder(Path("runs") / self.name)
+        return RunFolder(Path(self.runs) / self.name)
 
     @property
     def export_dir(self) -> Path:
@@ -129,6 +82,23 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: a value is not a plain number, text, list or null ({error})") from None
     _check_exportable(path, recipe)
     return recipe
+
+
+def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """``recipe`` with other values of dotted fields; raises :class:`RecipeError` for values that it does not allow."""
+    changed = json.loads(recipe.model_dump_json())
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        place = changed
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or last not in place:
+            raise RecipeError(f"a recipe has no field {key!r}; write it as train.learning_rate or lora.rank")
+        place[last] = value
+    try:
+        return Recipe.model_validate_json(json.dumps(changed))
+    except ValidationError as error:
+        raise RecipeError("\n".join(_faults(Path(f"recipe {recipe.name}"), error, {}))) from None
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
@@ -202,6 +172,8 @@ def _faults(path: Path, error: ValidationError, lines: dict[str, int]) -> Iterat
         place = f"{path}:{lines[key]}" if key in lines else f"{path}"
         if fault["type"] == "extra_forbidden":
             yield f"{place}: unknown key {key!r}{_did_you_mean(fault['loc'])}"
+        elif fault["type"] == "value_error":  # a rule of the section's own: its whole value says nothing
+            yield f"{place}: {key}: {fault['ctx']['error']}"
         elif fault["type"] == "missing":
             yield f"{place}: key {key!r} is missing; {_description(fault['loc'])}"
         else:
@@ -223,9 +195,11 @@ def _description(location: tuple[int | str, ...]) -> str:
 def _section(names: list[str]) -> type[BaseModel]:
     model: type[BaseModel] = Recipe
     for name in names:
-        annotation = model.model_fields[name].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        model = annotation
+        if name in model.model_fields:  # otherwise a key of a mapping, whose values are of the model found before
+            annotation = model.model_fields[name].annotation
+            model = next(
+                part for part in (annotation, *get_args(annotation)) if isinstance(part, type) and issubclass(part, BaseModel)
+            )
     return model
 
 
@@ -240,11 +214,17 @@ def _check_exportable(path: Path, recipe: Recipe) -> None:
         raise RecipeError(
             f"{path}: base = {recipe.base!r} holds no readable config.json; make the embedded one with: make base"
         ) from None
-    template = ARCHITECTURES.get(architectures[0])
-    if template is None:
+    require_template(f"{path}: ", recipe, architectures[0])
+
+
+def require_template(place: str, recipe: Recipe, architecture: str) -> None:
+    """Refuse a base of an ``architecture`` that cannot be exported, and a template of another family's."""
+    templates = ARCHITECTURES.get(architecture)
+    if templates is None:
         raise RecipeError(
-            f"{path}: base = {recipe.base!r} is a {architectures[0]}, which cannot be exported; "
+            f"{place}base = {recipe.base!r} is a {architecture}, which cannot be exported; "
             f"choose one of {', '.join(ARCHITECTURES)}"
         )
-    if template != recipe.template:
-        raise RecipeError(f"{path}: template = {recipe.template!r} does not fit a {architectures[0]}; use {template!r}")
+    if recipe.template not in templates:
+        fitting = " or ".join(map(repr, templates))
+        raise RecipeError(f"{place}template = {recipe.template!r} does not fit a {architecture}; use {fitting}")

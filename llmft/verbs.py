@@ -1,11 +1,10 @@
-"""The two verbs that take a recipe or bare folders: what to export, what to verify, and where it lies."""
+"""Verbs that join stages: what to export, what to verify and where it lies, cross-validation with its metrics."""
 
 from __future__ import annotations
 
 import argparse
 import itertools
 import json
-import sys
 from pathlib import Path
 
 from llmft.dialogue import Dialogue, scan_dialogues
@@ -20,28 +19,91 @@ VERIFY_CHATS = 8  # test dialogues that the runtimes are compared on
 
 def export_command(arguments: argparse.Namespace) -> None:
     """``llmft export``: a recipe's run, or any base with any PEFT adapter."""
-    from llmft.export.writer import export, export_file
+    from llmft.export.stage import Wishes, export_run
 
     keep_private()
     quants = tuple(arguments.quant.split(",")) if arguments.quant else None
     if arguments.base is not None:
-        if arguments.output is None or quants is None or len(quants) != 1:
-            raise ExportError("--base needs --output FILE.gguf and one --quant, such as --quant Q4_0")
-        print(export_file(arguments.base, arguments.adapter, arguments.output, quants[0], force=arguments.force))
+        _export_bare(arguments, quants)
         return
     recipe = load_recipe(arguments.recipe, arguments.overrides)
-    adapter = trained_adapter(recipe)
-    paths = export(
-        base_folder(recipe),
-        adapter,
-        recipe.export_dir,
-        recipe.name,
-        quants or recipe.export.quants,
-        force=arguments.force,
-        system_message=recipe.data.system or "",
+    wishes = Wishes(quants, arguments.imatrix, arguments.force, _part_bytes(arguments))
+    for path in export_run(recipe, base_folder(recipe), trained_adapter(recipe), wishes):
+        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+
+
+def _export_bare(arguments: argparse.Namespace, quants: tuple[str, ...] | None) -> None:
+    """Any base with any adapters."""
+    from llmft.export.adapters.low_rank_file import write_adapter_file
+    from llmft.export.file.imatrix import read_imatrix
+    from llmft.export.file.quants import parse_rules
+    from llmft.export.sources import read_sources
+    from llmft.export.writer import Options, export_bare
+
+    if arguments.adapter_only and arguments.output is not None:
+        sources = read_sources(cached_folder(arguments.base), arguments.adapter, arguments.weight, into_nf4=arguments.into_nf4)
+        print(write_adapter_file(sources, arguments.output, force=arguments.force))
+        return
+    if arguments.output is None or quants is None:
+        raise ExportError("--base needs --output FILE.gguf and --quant, such as --quant Q4_0 (or --adapter-only)")
+    importance = {} if arguments.imatrix is None else read_imatrix(arguments.imatrix)
+    options = Options(parse_rules(arguments.mix), importance, _part_bytes(arguments), force=arguments.force)
+    paths = export_bare(
+        cached_folder(arguments.base),
+        arguments.adapter,
+        arguments.output,
+        quants,
+        shares=arguments.weight,
+        into_nf4=arguments.into_nf4,
+        options=options,
     )
     for path in paths:
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+
+
+def _part_bytes(arguments: argparse.Namespace) -> int | None:
+    if arguments.split_gb is None:
+        return None
+    if not arguments.split_gb > 0:
+        raise ExportError(f"--split-gb must be above 0, not {arguments.split_gb:g}")
+    return int(arguments.split_gb * 1e9)
+
+
+def crossval_command(arguments: argparse.Namespace) -> None:
+    """``llmft crossval``: train every fold, measure each on the calls that it has not seen, and sum up."""
+    from dataclasses import asdict
+
+    from llmft.train.crossval import crossval_folder, summarise, train_folds
+    from llmft.train.search import final_loss
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    folds = train_folds(recipe)
+    metrics = [{"validation_loss": final_loss(fold), **({} if arguments.loss_only else _answered(fold))} for fold in folds]
+    summary = {name: asdict(found) for name, found in summarise(metrics).items()}
+    path = crossval_folder(recipe) / "crossval.json"
+    write_json(path, {"folds": metrics, "summary": summary})
+    for name, found in summary.items():
+        print(
+            f"{name:28} {found['mean']:8.4f}   95 % interval {found['low']:.4f} to {found['high']:.4f}   {found['folds']} folds"
+        )
+    print(f"report: {path}")
+
+
+def _answered(fold: Recipe) -> dict[str, float | None]:
+    """The triage metrics of a fold's adapter on the labelled calls of its own fold."""
+    from dataclasses import asdict
+
+    from llmft.engine.torch_model import load_adapter
+    from llmft.evaluate.metrics import measure
+    from llmft.evaluate.predict import gold_verdict, predict
+    from llmft.train.rows import read_split
+
+    calls = [call for call in read_split(fold, "validation") if gold_verdict(call) is not None][: fold.evaluate.max_dialogues]
+    if not calls:
+        return {}
+    engine = load_adapter(str(base_folder(fold)), fold.run.adapter_dir, fold.evaluate.batch_dialogues)
+    outcomes = predict(engine, calls, fold.data.system, fold.evaluate.max_new_tokens, fold.name)
+    return {name: value for name, value in asdict(measure(outcomes)).items() if isinstance(value, float) and name != "seconds"}
 
 
 def verify_command(arguments: argparse.Namespace) -> int:
@@ -104,12 +166,19 @@ def trained_adapter(recipe: Recipe) -> Path:
 
 def base_folder(recipe: Recipe) -> Path:
     """The base as a folder; a hub id is looked up in the hub's cache, where training has put it."""
-    if recipe.base_is_folder:
-        return Path(recipe.base).expanduser()
+    return Path(recipe.base).expanduser() if recipe.base_is_folder else cached_folder(recipe.base)
+
+
+def cached_folder(name: str) -> Path:
+    """A folder by its path, or the hub's copy of a model by its id; nothing is downloaded."""
+    folder = Path(name).expanduser()
+    if folder.is_dir() or name.startswith((".", "/", "~")):
+        return folder
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(recipe.base, local_files_only=True))
+        return Path(snapshot_download(name, local_files_only=True))
     except Exception as error:
-        print(f"llmft: {recipe.base} is not in the hub's cache", file=sys.stderr)
-        raise RecipeError(f"base {recipe.base} is not on this machine; train first, or give the folder: base=DIR") from error
+        raise RecipeError(
+            f"base {name} is not on this machine; give its folder, or download it with: hf download {name}"
+        ) from error

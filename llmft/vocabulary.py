@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 
 from pydantic import Field
 
@@ -61,7 +61,7 @@ def placeholders() -> frozenset[str]:
 
 def specialty_id(name: str) -> str | None:
     """The specialty that ``name`` (id, label or alias, any case and accents) means; None if none."""
-    return _specialty_names().get(_plain(name))
+    return _specialty_names().get(plain(name))
 
 
 @cache
@@ -69,11 +69,13 @@ def _specialty_names() -> dict[str, str]:
     names: dict[str, str] = {}
     for key, entry in specialties().items():
         for name in (key, entry.fr, entry.en, *entry.aliases):
-            names.setdefault(_plain(name), key)
+            names.setdefault(plain(name), key)
     return names
 
 
-def _plain(text: str) -> str:
-    """Lower case, no accents, single spaces."""
+@lru_cache(maxsize=4096)
+def plain(text: str) -> str:
+    """Lower case, no accents, words apart by single spaces: how names that people write are compared."""
+    text = text.replace("œ", "oe").replace("Œ", "oe")
     letters = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[\W_]+", " ", letters).strip()

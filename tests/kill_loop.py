@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from tiny_stage import options
@@ -26,7 +27,7 @@ from llmft.dialogue import as_line
 from llmft.prepare import parts
 from llmft.prepare.record import CleanOptions, RecordLine, clean_row
 from llmft.prepare.stage import prepare
-from llmft.prepare.synthetic.recall import planted_recall
+from llmft.prepare.synthetic.score import planted_recall
 from llmft.prepare.synthetic.synthesize import synthesize
 
 parts.CHUNK_ROWS = 20
@@ -70,7 +71,6 @@ def kill_at(place: int, told: Path) -> None:
 
 def warm_up() -> None:
     """Load what a run loads on its way, without starting a thread that a fork would lose."""
-    import duckdb  # noqa: F401
     import scipy.sparse.csgraph  # noqa: F401
 
     planted_recall(LAYERS)
@@ -78,11 +78,22 @@ def warm_up() -> None:
         clean_row(RecordLine("warm", 1, as_line(call)), CleanOptions())
 
 
+def children_of(process: int) -> list[int]:
+    """The processes that a process has started and not yet taken leave of."""
+    try:
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 def kill_after(child: int, cpu_s: float) -> bool:
-    """Kill ``child`` once it has worked ``cpu_s`` seconds, however busy the machine is; whether it came to that."""
-    clock = (~child << 3) | 2  # Linux's clock of another process's work
-    while time.clock_gettime(clock) < cpu_s:
+    """Kill ``child`` once it and the processes of its own have worked ``cpu_s`` seconds; whether it came to that."""
+    worked: dict[int, float] = {}
+    while sum(worked.values()) < cpu_s:
         time.sleep(0.001)
+        for process in (child, *children_of(child)):
+            with suppress(OSError):  # it has ended, and what it had worked counts on
+                worked[process] = time.clock_gettime((~process << 3) | 2)  # Linux's clock of another process's work
         if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             break
     os.kill(child, signal.SIGKILL)

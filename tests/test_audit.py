@@ -13,7 +13,16 @@ from tiny import dialogue
 from tiny_set import calls, prepared_set
 
 from llmft.errors import DialogueError
-from llmft.prepare.reporting.audit import fingerprint, read_audit, sample_dialogues, sign_off, write_sheet
+from llmft.prepare.reporting.audit import (
+    SIGNED,
+    audit_of,
+    fingerprint,
+    forget_calls,
+    read_audit,
+    sample_dialogues,
+    sign_off,
+    write_sheet,
+)
 from llmft.prepare.reporting.audit_sheet import SCRIPT, highlighted, sheet
 from llmft.prepare.reporting.bound import upper_bound
 from llmft.prepare.reporting.report import read_report
@@ -127,6 +136,42 @@ def test_signature_goes_into_report_page_and_card(folder):
     assert read_report(folder / "report.json").audit == report.audit
     assert "A. Steward" in (folder / "report.html").read_text("utf-8")
     assert "1 of 20 calls read held a leak" in (folder / "DATA_CARD.md").read_text("utf-8")
+
+
+def test_signature_outlives_the_report_as_long_as_the_set_is_the_same(folder):
+    report = sign_off(folder, signed(folder, leaks=["a"], wrong=["b", "c"]))
+    (folder / "report.json").unlink()
+    assert audit_of(folder, report.files) == (report.audit, ())
+    found, warnings = audit_of(folder, {**report.files, "test.jsonl": "00"})
+    assert found is None
+    assert warnings == (
+        "the audit that A. Steward signed on 2026-11-21 was of other calls than the set holds now and is left out; "
+        "sign a new sheet: --audit 100",
+    )
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", '{"kind": "llmft-audit"}'])
+def test_what_nobody_signed_is_no_audit(folder, text):
+    if text is not None:
+        (folder / SIGNED).write_text(text)
+    assert audit_of(folder, read_report(folder / "report.json").files) == (None, ())
+    assert forget_calls(folder, {"a"}, {}) is None
+
+
+def test_erased_calls_leave_the_signature(folder):
+    files = sign_off(folder, signed(folder, leaks=["a", "b"], wrong=["b"])).files
+    left = {**files, "train.jsonl": "00"}
+    audit = forget_calls(folder, {"a", "b"}, left)
+    assert audit and (audit["leaks"], audit["wrong"], audit["reviewed"]) == (["erased", "erased"], ["erased"], 20)
+    assert audit_of(folder, left) == (audit, ())
+    assert audit_of(folder, files)[0] is None
+
+
+def test_a_signature_that_no_longer_held_does_not_hold_again_after_an_erasure(folder):
+    files = sign_off(folder, signed(folder, leaks=["a"])).files
+    assert forget_calls(folder, {"a"}, None) is None
+    assert '"a"' not in (folder / SIGNED).read_text("utf-8")
+    assert audit_of(folder, {**files, "train.jsonl": "00"})[0] is None
 
 
 @pytest.mark.parametrize(

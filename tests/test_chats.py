@@ -15,7 +15,6 @@ from llmft.errors import DialogueError
 from llmft.prepare.call import RawCall, RawTurn
 from llmft.prepare.parquet_out import is_prepared_parquet, read_parquet, write_parquet
 from llmft.prepare.readers.chats import read_chats, read_roster
-from llmft.prepare.readers.hub import is_dataset_folder, read_dataset_folder, read_hub
 
 OPENAI = {"messages": [{"role": "user", "content": "j'ai mal"}, {"role": "assistant", "content": "où ?"}]}
 SHAREGPT = {"conversations": [{"from": "human", "value": "j'ai mal"}, {"from": "gpt", "value": "où ?"}]}
@@ -87,14 +86,14 @@ def test_parts_times_system_and_history(tmp_path):
 
 
 BAD = {
-    "[1]": "messages.0",
+    "[1]": "messages[0]",
     "7": "",
     "null": "",
     "{}": "",
     '{"messages": []}': "messages",
-    '{"messages": [{"role": "user"}]}': "messages.0",
-    '{"messages": [{"content": "secret"}]}': "messages.0",
-    '{"messages": [{"role": "user", "content": [{"type": "image"}]}]}': "messages.0",
+    '{"messages": [{"role": "user"}]}': "messages[0]",
+    '{"messages": [{"content": "secret"}]}': "messages[0]",
+    '{"messages": [{"role": "user", "content": [{"type": "image"}]}]}': "messages[0]",
     '{"instruction": "secret", "output": 3}': "output",
     '{"instruction": "a", "output": "b", "history": [["secret"]]}': "history",
     '{"transcript": "secret"}': "transcript",
@@ -303,26 +302,3 @@ def test_a_changed_row_of_parquet_is_a_fault(tmp_path):
     assert isinstance(good, Dialogue)
     assert (bad.line, bad.field) == (2, "lang")
     assert isinstance(parse_dialogue("{}", "x", 1), Fault)
-
-
-def test_saved_dataset_folders(tmp_path):
-    datasets = pytest.importorskip("datasets")
-    datasets.disable_progress_bars()
-    chats = datasets.Dataset.from_list([OPENAI | {"id": "1"}, OPENAI | {"id": "2"}])
-    chats.save_to_disk(tmp_path / "chats")
-    assert is_dataset_folder(tmp_path / "chats")
-    assert [(call.id, call.turns) for call in read_dataset_folder(tmp_path / "chats")] == [("1", TURNS), ("2", TURNS)]
-    table = datasets.Dataset.from_dict({"texte": [PLAIN["transcript"], None], "urgence": ["U1", "U2"]})
-    datasets.DatasetDict(train=table, test=table).save_to_disk(tmp_path / "tables")
-    call, fault = read_dataset_folder(tmp_path / "tables", "test")
-    assert (call.turns, call.labels, fault.line, fault.field) == (TURNS, {"urgency": "U1"}, 2, "transcript")
-    with pytest.raises(DialogueError, match="no split was named among train, test"):
-        read_dataset_folder(tmp_path / "tables")
-    with pytest.raises(DialogueError, match="no whole dataset folder"):
-        read_dataset_folder(tmp_path)
-
-
-def test_a_wrong_hub_name_is_refused_before_any_network():
-    for name in ("hub:owner", "hub:../x", "hub:a/b:c:d", "owner/name"):
-        with pytest.raises(DialogueError, match="names no dataset"):
-            read_hub(name)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llmft.dialogue import Dialogue, EvidenceMention, Fault, Labels, Patient, Triage, Turn, read_triage
 from llmft.prepare.call import RawCall, RawTurn
-from llmft.prepare.cleaning.checks import check_call, check_dialogue, label_conflicts, read_date
+from llmft.prepare.cleaning.checks import check_call, check_dialogue, read_date
 from llmft.prepare.synthetic.synthesize import synthesize
 
 SECRET = "zeugma"  # a word of the call: no finding may repeat it
@@ -51,15 +51,20 @@ def swapped(turns):
     return tuple(RawTurn(other[turn.speaker], turn.text.split("```")[0]) for turn in turns)
 
 
+def long_enough(count):
+    """Calls with enough questions to tell who asks: a curt operator's one question tells nothing."""
+    return [dialogue for dialogue in synthesize(2 * count, 9) if len(dialogue.turns) >= 8][:count]
+
+
 def test_swapped_roles_are_found_in_every_synthetic_call():
-    for dialogue in synthesize(60, 9):
+    for dialogue in long_enough(60):
         upside_down = swapped(dialogue.turns)
         assert fields_of(raw(upside_down)) == ["turns"]
         assert fields_of(raw(swapped(upside_down))) == []
 
 
 def test_swapped_roles_are_mostly_found_without_question_marks():
-    calls = [swapped(dialogue.turns) for dialogue in synthesize(100, 9)]
+    calls = [swapped(dialogue.turns) for dialogue in long_enough(100)]
     bare = [[RawTurn(turn.speaker, turn.text.lower().replace("?", "")) for turn in turns] for turns in calls]
     assert sum(bool(fields_of(raw(turns))) for turns in bare) >= 80
     assert sum(bool(fields_of(raw(swapped(turns)))) for turns in bare) == 0
@@ -122,16 +127,6 @@ def test_possible_ages_pass(age):
     assert fields_of(raw(patient={"age": age})) == []
 
 
-@pytest.mark.parametrize("code", ["R7.4", "douleur", ["R07.4", "X"], 7, "R07.456", SECRET])
-def test_impossible_codes_are_faults(code):
-    assert fields_of(raw(labels={"icd10": code})) == ["labels.icd10"]
-
-
-@pytest.mark.parametrize("code", ["R07.4", "r074", "A17.0†", "R07.4; I10", ["R07.4", None, ""], None, ""])
-def test_possible_codes_pass(code):
-    assert fields_of(raw(labels={"icd10": code})) == []
-
-
 @given(
     st.lists(st.builds(RawTurn, st.sampled_from(["patient", "operator", "system", "spk_0"]), st.text(max_size=20)), max_size=4),
     st.none() | st.text(max_size=12),
@@ -182,14 +177,14 @@ def test_synthetic_calls_have_no_findings():
 
 def test_a_fact_stated_and_denied_in_one_turn_is_a_fault():
     both = (EvidenceMention(slot="fever", value=True), EvidenceMention(slot="fever", value=True, negated=True))
-    assert findings(dialogue(evidence=(both,))) == (["turns.0.evidence"], [])
+    assert findings(dialogue(evidence=(both,))) == (["turns[0].evidence"], [])
     apart = (EvidenceMention(slot="fever", value=True), EvidenceMention(slot="cough", value=False))
     assert findings(dialogue(evidence=(apart,))) == ([], [])
 
 
 def test_a_fact_that_changes_between_turns_is_a_warning():
     stated, denied = (EvidenceMention(slot="fever", value=38),), (EvidenceMention(slot="fever", value=False),)
-    assert findings(dialogue(evidence=(stated, denied))) == ([], ["turns.2.evidence"])
+    assert findings(dialogue(evidence=(stated, denied))) == ([], ["turns[2].evidence"])
     assert findings(dialogue(evidence=(stated, stated))) == ([], [])
 
 
@@ -215,10 +210,10 @@ def test_an_emergency_without_escalation_is_a_fault():
 def test_a_broken_or_misplaced_block_is_a_fault():
     good = dialogue(labels=None)
     broken = good.model_copy(update={"turns": (*good.turns[:-1], Turn(speaker="operator", text="x\n```json\n{}\n```"))})
-    assert findings(broken) == (["turns.3.text"], [])
+    assert findings(broken) == (["turns[3].text"], [])
     early = Turn(speaker="operator", text=good.turns[-1].text)
     misplaced = good.model_copy(update={"turns": (good.turns[0], early, *good.turns[2:])})
-    assert findings(misplaced) == (["turns.1.text"], [])
+    assert findings(misplaced) == (["turns[1].text"], [])
     assert findings(dialogue(triage=None, labels=None)) == ([], [])
 
 
@@ -242,11 +237,3 @@ def test_a_broken_or_misplaced_block_is_a_fault():
 def test_labels_that_do_not_suit_the_patient(patient, labels, faults):
     made = dialogue(triage=None, labels=LABELS.model_copy(update={"icd10_primary": None, **labels}), patient=Patient(**patient))
     assert findings(made) == (faults, [])
-
-
-def test_label_conflicts_name_the_row_and_its_near_twin():
-    urgent = ("U1", "urgences")
-    labels = {1: urgent, 2: urgent, 3: ("U3", "urgences"), 4: None, 5: ("U1", "orl"), 6: urgent}
-    conflicts = label_conflicts([(1, 2, 3, 4), (5, 6)], labels.get, lambda row: ("calls.csv", row))
-    assert [(fault.line, fault.field) for fault in conflicts] == [(3, "labels.urgency"), (6, "labels.specialty")]
-    assert "calls.csv:1;" in conflicts[0].reason

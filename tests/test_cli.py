@@ -10,7 +10,23 @@ import pytest
 
 from llmft.cli import EXTRAS, main, parser
 
-VERBS = ("synthesize", "prepare", "deidentify", "data", "base", "sft", "evaluate", "export", "verify", "install-gpt4all", "chat")
+VERBS = (
+    "synthesize",
+    "prepare",
+    "deidentify",
+    "data",
+    "base",
+    "preview",
+    "sft",
+    "search",
+    "crossval",
+    "prefer",
+    "evaluate",
+    "export",
+    "verify",
+    "install-gpt4all",
+    "chat",
+)
 
 
 def test_help_imports_nothing_heavy():

@@ -79,7 +79,12 @@ def test_prepare_takes_every_option(tmp_path, capsys):
         (["--roles", "A"], "--roles: 'A' has no role; write NAME=patient"),
         (["--format", "xls"], "format 'xls' is not one of auto, jsonl"),
         (["--layers", "magic"], "'magic' is no layer of de-identification"),
-        (["--folds", "1"], "--folds 1: cross-validation needs at least 2"),
+        (["--folds", "1"], "--folds 1: too few; give at least 2"),
+        (["--workers", "0"], "--workers 0: too few; give at least 1"),
+        (["--seed", "-1"], "--seed -1: too few; give at least 0"),
+        (["--count", "0"], "--count 0: too few; give at least 1"),
+        (["--audit", "0"], "--audit 0: too few; give at least 1 call"),
+        (["--layers", "external"], "the layer 'external' needs a recogniser"),
         (["--doctors", "/nowhere.csv"], "/nowhere.csv"),
     ],
 )
@@ -92,6 +97,7 @@ def test_a_wrong_option_is_one_line(tmp_path, capsys, arguments, sentence):
     assert printed.err.startswith("llmft: ") and printed.err.count("\n") == 1
     assert sentence in printed.err and "Traceback" not in printed.err
     assert SECRET not in printed.err and not (tmp_path / "out" / "report.json").exists()
+    assert arguments == ["--strict"] or not (tmp_path / "out").exists()  # told before the first row is read
 
 
 def test_sql_answers_as_a_table_and_as_csv(prepared, capsys):

@@ -5,16 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import resource
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from tiny import dialogue
 from tiny_set import calls, prepared_set
+from tiny_stage import chat, options, write_rows
 
 from llmft.dialogue import EvidenceMention, Labels, Symptom, as_line
-from llmft.errors import DialogueError
+from llmft.errors import DialogueError, DiskError, LlmftError
 from llmft.prepare.database import Answer, build_database, print_answer, query
+from llmft.prepare.stage import prepare
 
 DOCS = Path(__file__).parent.parent / "docs" / "data.md"
 DOCTORS = [
@@ -53,6 +61,8 @@ def rich_call():
         symptoms=(Symptom(text="douleur", icd10="R07.4"),),
         agreement=0.5,
         annotators=2,
+        confidence="silver",
+        rule_confidence=0.625,
     )
     deid = {"status": "done", "counts": {"NOM": 2, "AGE90+": 1}, "residual_check": "pass"}
     return base.model_copy(update={"turns": (first, *base.turns[1:]), "labels": labels, "deid": deid, "split": "test"})
@@ -78,9 +88,12 @@ def test_defaults_of_the_record_are_filled_in(folder):
 def test_evidence_labels_and_counts_of_a_full_record(folder):
     sql = "SELECT turn, slot, value, negated, span_start, span_end FROM evidence"
     assert rows(folder, sql) == [(0, "pain", "true", False, 2, 5), (0, "days", "3", True, None, None)]
-    columns = "urgency, icd10_primary, red_flags, symptoms[1].icd10, agreement, confidence"
+    columns = "urgency, icd10_primary, red_flags, symptoms[1].icd10, agreement, confidence, rule_confidence"
     assert rows(folder, f"SELECT {columns} FROM labels WHERE dialogue_id = 'rich'") == [
-        ("U2", "R07.4", ["a", "b"], "R07.4", 0.5, "generated")
+        ("U2", "R07.4", ["a", "b"], "R07.4", 0.5, "silver", 0.625)
+    ]
+    assert rows(folder, "SELECT DISTINCT confidence, rule_confidence FROM labels WHERE dialogue_id <> 'rich'") == [
+        ("generated", None)
     ]
     sql = "SELECT placeholder, mentions FROM deidentification WHERE dialogue_id = 'rich' ORDER BY ALL"
     assert rows(folder, sql) == [("AGE90+", 1), ("NOM", 2)]
@@ -141,22 +154,136 @@ def test_rebuild_replaces_and_leaves_nothing_behind(folder):
     (folder / "calls.duckdb.partial").write_text("of a killed build")
     build_database(folder)
     assert rows(folder, "SELECT count(*) FROM dialogues") == [(61,)]
-    assert not [path.name for path in folder.iterdir() if "partial" in path.name or "spill" in path.name]
+    assert not [path.name for path in folder.iterdir() if "partial" in path.name or path.name.startswith(".")]
+
+
+RAW = "zqxj"  # every planted name is of these letters, and no other word has five of them in a row
+PREPARED_BY_A_FULL_MEMORY = f"""
+import sys
+from pathlib import Path
+from tiny_stage import options
+from llmft.prepare.stage import prepare
+
+def filled():
+    kept = []
+    for size in (24, 100, 500, 2_000, 40_000, 262_144, 1_000_000):
+        texts = [("{RAW}" * (size // 4 + 1) + str(n)).encode() for n in range(min(2_000, 8_000_000 // size))]
+        kept += texts[::3]  # the others leave their bytes in freed memory
+    return kept
+
+source, root = Path(sys.argv[1]), Path(sys.argv[2])
+memory = filled()
+report = prepare([source], root / "out", options(root))
+print(len(memory), report.rows_out, "duckdb" in sys.modules)
+"""
+
+
+def test_the_process_that_reads_raw_rows_never_opens_the_database(tmp_path):
+    """What a process has in memory may stand between the rows of a database that it writes."""
+    rows = []
+    for number in range(120):
+        name = "".join(RAW[number // 4**place % 4] for place in range(4)) + "zxqjz"
+        row = chat(number, roster={"patient": [name.capitalize()]})
+        row["messages"][0]["content"] += f" je suis {name.capitalize()}, oui, {name}"
+        rows.append(row)
+    source = write_rows(tmp_path / "calls.jsonl", rows)
+    command = [sys.executable, "-c", PREPARED_BY_A_FULL_MEMORY, str(source), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, timeout=600)
+    assert done.returncode == 0, done.stderr
+    kept, rows_out, loaded = done.stdout.split()
+    assert int(kept) > 1_000 and (rows_out, loaded) == ("120", "False")
+    planted = re.compile(rb"(?i)[zqxj]{5}")
+    assert len(planted.findall(source.read_bytes())) >= 360
+    assert planted.findall((tmp_path / "out" / "calls.duckdb").read_bytes()) == []
+
+
+def empty_set(folder):
+    for split in ("train", "validation", "test"):
+        (folder / f"{split}.jsonl").write_text("")
+    return folder
+
+
+def test_a_process_that_lost_its_parent_ends(tmp_path):
+    """Blocked on a file that nobody writes, it must not wait for ever."""
+    (empty_set(tmp_path) / "train.jsonl").unlink()
+    os.mkfifo(tmp_path / "train.jsonl")
+    command = [sys.executable, "-m", "llmft.prepare.database_tables", str(tmp_path), str(tmp_path / "calls.duckdb"), "1"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    waited = time.monotonic() + 120
+    while not (tmp_path / "calls.duckdb").exists() and time.monotonic() < waited:
+        time.sleep(0.02)
+    assert process.poll() is None
+    process.stdin.close()
+    assert process.wait(120) == 1
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="children are found in /proc")
+def test_a_killed_build_publishes_nothing_and_the_next_one_clears_up(tmp_path):
+    folder = empty_set(tmp_path)
+    code = "import sys; from pathlib import Path; from llmft.prepare.database import *; build_database(Path(sys.argv[1]))"
+    run = subprocess.Popen([sys.executable, "-c", code, str(folder)])
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    waited = time.monotonic() + 120
+    while not (found := children.read_text().split()) and time.monotonic() < waited:
+        time.sleep(0.001)
+    (child,) = map(int, found)
+    os.kill(child, signal.SIGSTOP)  # so that it outlives its parent for sure
+    run.kill()
+    run.wait()
+    assert [path.name for path in folder.glob(".calls.duckdb.*")] != []
+    build_database(folder)
+    os.kill(child, signal.SIGCONT)
+    while Path(f"/proc/{child}").exists() and "zombie" not in status(child) and time.monotonic() < waited:
+        time.sleep(0.02)
+    assert sorted(path.name for path in folder.iterdir()) == ["calls.duckdb", "test.jsonl", "train.jsonl", "validation.jsonl"]
+    assert rows(folder, "SELECT count(*) FROM dialogues") == [(0,)]
+
+
+def status(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return "zombie"
+
+
+def test_a_disk_without_room_is_one_sentence(tmp_path):
+    build_database(empty_set(tmp_path))
+    before = (tmp_path / "calls.duckdb").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # of any file that is written from here on
+    try:
+        with pytest.raises(DiskError, match=r"no database can be written .* free space") as caught:
+            build_database(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "calls.duckdb").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_process_that_fails_without_a_word_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(LlmftError, match=r"its process ended with 1, perhaps for want of memory"):
+        build_database(empty_set(tmp_path))
+
+
+def test_modules_of_the_working_folder_are_not_run(tmp_path, monkeypatch):
+    (tmp_path / "duckdb.py").write_text("raise SystemExit(9)")
+    (tmp_path / "set").mkdir()
+    monkeypatch.chdir(tmp_path)
+    build_database(empty_set(Path("set")))
+    assert rows(Path("set"), "SELECT count(*) FROM dialogues") == [(0,)]
 
 
 def test_empty_files_make_empty_tables(tmp_path):
-    for split in ("train", "validation", "test"):
-        (tmp_path / f"{split}.jsonl").write_text("")
-    build_database(tmp_path)
+    build_database(empty_set(tmp_path))
     assert rows(tmp_path, "SELECT (SELECT count(*) FROM dialogues), (SELECT count(*) FROM turns)") == [(0, 0)]
 
 
 def test_broken_sets_are_refused_and_the_old_database_stays(tmp_path):
     with pytest.raises(DialogueError, match=r"has no train\.jsonl"):
         build_database(tmp_path)
-    for split in ("train", "validation", "test"):
-        (tmp_path / f"{split}.jsonl").write_text("")
-    build_database(tmp_path)
+    build_database(empty_set(tmp_path))
     before = (tmp_path / "calls.duckdb").read_bytes()
     (tmp_path / "train.jsonl").write_text(as_line(rich_call()) * 2)
     with pytest.raises(DialogueError, match="repeated calls"):
@@ -187,11 +314,15 @@ def test_table_shows_markup_and_escapes_as_text():
     assert "1 more rows" in text.getvalue()
 
 
-def test_examples_of_the_docs_run_and_show_these_columns(folder):
+def test_examples_of_the_docs_print_what_the_docs_show(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    prepare([DOCS.parent.parent / "data" / "sample" / "calls.jsonl"], tmp_path / "out", options(tmp_path, near_duplicates=True))
     examples = re.findall(r"```sql\n(.*?)\n```\n```text\n(.*?)\n```", DOCS.read_text("utf-8"), re.DOTALL)
     assert len(examples) == 3
     for sql, shown in examples:
-        assert query(folder / "calls.duckdb", sql).columns == tuple(shown.splitlines()[0].split())
+        text = io.StringIO()
+        print_answer(query(tmp_path / "out" / "calls.duckdb", sql), file=text)
+        assert "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n") == shown
 
 
 def test_tables_of_the_docs_are_those_of_the_database(folder):

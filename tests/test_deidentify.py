@@ -14,7 +14,7 @@ from llmft.deidentify.external import presidio_recogniser
 from llmft.deidentify.files import deidentify_file
 from llmft.deidentify.lexicon import is_known
 from llmft.deidentify.names import names
-from llmft.deidentify.roster import is_one_letter_off
+from llmft.deidentify.roster_hits import is_one_letter_off
 from llmft.deidentify.span import Roster
 from llmft.deidentify.spelled import unspelled
 from llmft.deidentify.stage import ALL_LAYERS, LAYERS, deidentify, residual
@@ -673,7 +673,7 @@ def test_bad_rows_are_told_of_without_their_words(tmp_path):
     assert (counts.rows, counts.written, counts.quarantined) == (7, 1, 6)
     told = [json.loads(line) for line in counts.quarantine_path.read_text("utf-8").splitlines()]
     assert [fault["line"] for fault in told] == [1, 2, 3, 4, 5, 6]
-    assert [fault["field"] for fault in told] == ["", "(unknown key)", "text", "", "text", ""]
+    assert [fault["field"] for fault in told] == ["", "(unreadable key)", "text", "", "text", ""]
     assert "roster hit" in told[4]["reason"]
     assert secret not in counts.quarantine_path.read_text("utf-8") + output.read_text("utf-8")
     source.write_text('{"id": "z", "text": "ok"}\n')

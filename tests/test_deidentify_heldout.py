@@ -64,7 +64,6 @@ def test_the_numbers_of_the_set_are_valid():
     assert all(luhn.is_valid(number) for label in ("CARTE", "RPPS", "FINESS") for number in written[label])
 
 
-@pytest.mark.xfail(strict=True, reason="0.973 on 2026-11-22; the goal stands")
 def test_names_are_found_with_the_roster():
     recall = count(KNOWN, answer).recall(GROUPS["names"])
     assert recall >= 0.98

@@ -72,7 +72,7 @@ def test_rows_of_one_doctor_are_put_together(tmp_path):
 def test_columns_can_be_named(tmp_path):
     path = write(tmp_path, "Qui,Quoi\nDr X,ORL\n")
     assert [row.reason for row in read_doctors(path)] == [
-        "the header names no doctor or no specialty; name the columns, such as specialties=Discipline"
+        "the header names no doctor or no specialty; call their columns nom and specialite, or name and specialty"
     ]
     (doctor,) = read_doctors(path, {"display_name": "Qui", "specialties": "Quoi"})
     assert (doctor.display_name, doctor.specialties) == ("Dr X", ("orl",))
@@ -229,7 +229,7 @@ BAD_RESOURCES = {
     "Slot.end": ({**SLOT, "end": SLOT["start"]}, "the slot does not end after it starts"),
     "Slot.start": ({**SLOT, "start": "2026-12-01T09:00:00"}, "Input should have timezone info"),
     "Slot.status": ({**SLOT, "status": "maybe"}, "Input should be 'busy'"),
-    "PractitionerRole.specialty.0": (
+    "PractitionerRole.specialty[0]": (
         {**ROLE, "id": "d-2", "specialty": [{"text": "astrologie"}]},
         "'astrologie' is no specialty",
     ),

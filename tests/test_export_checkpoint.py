@@ -13,10 +13,10 @@ import pytest
 import tiny_export
 
 from llmft.errors import CheckpointError
-from llmft.export.adapter import check_fit, read_adapter
-from llmft.export.checkpoint import read_base, read_header
-from llmft.export.families import describe
-from llmft.export.writer import read_sources
+from llmft.export.adapters.adapter import fit, read_adapter
+from llmft.export.base.checkpoint import read_base, read_header
+from llmft.export.base.families import describe
+from llmft.export.sources import read_sources
 
 
 def write_safetensors(path: Path, header: Any, data: bytes = b"") -> Path:
@@ -158,7 +158,7 @@ def test_quantised_base_is_refused(base: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ({"model_type": "mamba"}, "'mamba'; export knows gptj, llama"),
+        ({"model_type": "mamba"}, "'mamba'; export knows gemma2, .*llama, mistral"),
         ({"hidden_size": None}, "'hidden_size' must be a positive number"),
         ({"hidden_size": 128}, r"has shape \[512, 64\], its config.json asks for \[512, 128\]"),
         ({"num_hidden_layers": 3}, "holds no tensor 'model.layers.2"),
@@ -180,36 +180,35 @@ def test_config_of_another_model_is_refused(base: Path, tmp_path: Path, setting:
 
 def test_adapter_fits_its_base(base: Path, adapter: Path) -> None:
     read = read_adapter(adapter)
-    check_fit(read, read_base(base), tied_head=True)
-    assert len(read.loras) == 14  # seven linear layers in each of two
-    assert {lora.scale for lora in read.loras.values()} == {2.0}
+    fitted = fit(read, read_base(base), tied_head=True)
+    assert fitted == read and fitted.modules == 14  # seven linear layers in each of two
+    assert {change.scale for change in read.changes.values()} == {2.0}
 
 
 def test_adapter_of_a_wider_base_is_refused(base: Path, tmp_path: Path) -> None:
     other = tiny_export.save_base(tmp_path / "wide", width=128)
     foreign = tiny_export.save_adapter(tmp_path / "adapter", other)
     with pytest.raises(CheckpointError, match="trained on another base: it changes 'model"):
-        read_sources(base, foreign)
+        read_sources(base, [foreign])
 
 
 def test_adapter_of_another_family_is_refused(base: Path, tmp_path: Path) -> None:
     other = tiny_export.save_base(tmp_path / "gptj", "gptj")
     foreign = tiny_export.save_adapter(tmp_path / "adapter", other, "gptj")
     with pytest.raises(CheckpointError, match=r"it changes 'transformer\.h\.0"):
-        read_sources(base, foreign)
+        read_sources(base, [foreign])
 
 
 def test_rank_stabilised_scale(base: Path, tmp_path: Path) -> None:
     read = read_adapter(tiny_export.save_adapter(tmp_path, base, use_rslora=True))
-    assert {lora.scale for lora in read.loras.values()} == {4.0}  # 8 / sqrt(4)
+    assert {change.scale for change in read.changes.values()} == {4.0}  # 8 / sqrt(4)
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"use_dora": True}, "not a LoRA matrix"),
-        ({"modules_to_save": ["lm_head"]}, "not a LoRA matrix"),
-        ({"alpha_pattern": {"q_proj": 2}}, "'alpha_pattern', which export cannot merge"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa', which changes the base's own weights"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "'layer_replication', which export cannot merge"),
     ],
 )
 def test_adapter_that_cannot_be_merged_is_refused(base: Path, tmp_path: Path, settings: dict[str, Any], words: str) -> None:

@@ -11,9 +11,10 @@ import tiny_export
 from gguf import TokenType
 
 from llmft.errors import CheckpointError
-from llmft.export.child import Child
-from llmft.export.template import ollama_template, render
-from llmft.export.tokenizer import read_vocabulary, tokenizer_folder
+from llmft.export.delivery.ollama import ollama_template
+from llmft.export.proof.child import Child
+from llmft.export.template import render
+from llmft.export.vocabulary.tokenizer import read_vocabulary, tokenizer_folder
 from llmft.export.writer import export_file
 
 
@@ -34,7 +35,7 @@ def change(folder: Path, **parts: Any) -> None:
 
 def test_llama_vocabulary(folder: Path) -> None:
     vocabulary = read_vocabulary(folder, 512, has_bos=True)
-    assert vocabulary.pre == "llama-bpe"
+    assert vocabulary.splitting.pre == "llama-bpe"
     assert (vocabulary.bos_token, vocabulary.eos_token) == ("<|begin_of_text|>", "<|eot_id|>")
     assert len(vocabulary.tokens) == len(vocabulary.types) == 512
     assert vocabulary.types[:5] == [int(TokenType.CONTROL)] * 5
@@ -53,7 +54,7 @@ def test_rows_without_a_token_become_unused_and_unique(folder: Path) -> None:
 def test_gptj_vocabulary_has_no_first_token(tmp_path: Path) -> None:
     tiny_export.save_tokenizer(tmp_path, "gptj", 512)
     vocabulary = read_vocabulary(tmp_path, 512, has_bos=False)
-    assert (vocabulary.pre, vocabulary.bos_id, vocabulary.eos_token) == ("gpt-2", None, "<|endoftext|>")
+    assert (vocabulary.splitting.pre, vocabulary.bos_id, vocabulary.eos_token) == ("gpt-2", None, "<|endoftext|>")
     extra = vocabulary.tokens.index("<|extratoken_1|>")
     assert vocabulary.types[extra] == int(TokenType.USER_DEFINED)
 
@@ -65,7 +66,7 @@ def test_old_byte_level_settings_are_recognised(tmp_path: Path) -> None:
     tokenizer["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     tokenizer["model"]["merges"] = [" ".join(pair) for pair in tokenizer["model"]["merges"]]
     path.write_text(json.dumps(tokenizer), encoding="utf-8")
-    assert read_vocabulary(tmp_path, 512, has_bos=False).pre == "gpt-2"
+    assert read_vocabulary(tmp_path, 512, has_bos=False).splitting.pre == "gpt-2"
 
 
 @pytest.mark.parametrize(
@@ -73,9 +74,9 @@ def test_old_byte_level_settings_are_recognised(tmp_path: Path) -> None:
     [
         ({"pre_tokenizer": {"type": "Whitespace"}}, "unknown pre-tokenizer"),
         ({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True, "use_regex": True}}, "unknown pre-token"),
-        ({"normalizer": {"type": "NFC"}}, "changes the text before"),
-        ({"model": {"type": "Unigram"}}, "no byte-level BPE"),
-        ({"model": {"byte_fallback": True}}, "no byte-level BPE"),
+        ({"normalizer": {"type": "Lowercase"}}, "changes the text before"),
+        ({"model": {"type": "Unigram"}}, "is a 'Unigram' tokenizer"),
+        ({"model": {"byte_fallback": True}}, "marks words in a way"),
         ({"model": {"end_of_word_suffix": "</w>"}}, "'end_of_word_suffix'"),
         ({"added_tokens": [{"id": 5, "content": "<x>", "lstrip": True}]}, "'<x>' swallows spaces"),
         ({"added_tokens": [{"id": 511, "content": "<|eot_id|>", "special": True}]}, "'<|eot_id|>' twice"),
@@ -97,18 +98,24 @@ def test_changed_splitting_rule_is_refused(folder: Path) -> None:
         read_vocabulary(folder, 512, has_bos=True)
 
 
-def test_merges_may_be_ignored_only_where_it_makes_no_difference(folder: Path) -> None:
+def test_rule_that_merges_words_that_are_tokens_has_a_name_of_its_own(folder: Path) -> None:
     change(folder, model={"ignore_merges": False})
-    assert read_vocabulary(folder, 512, has_bos=True).pre == "llama-bpe"  # every token is what its merges make
-    merges = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["merges"]
-    vocabulary = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
-    vocabulary["xqz"] = vocabulary.pop(next(text for text in vocabulary if len(text) > 6))
-    vocabulary["qz"] = vocabulary.pop(next(text for text in vocabulary if len(text) > 6))
-    vocabulary["xq"] = vocabulary.pop(next(text for text in vocabulary if len(text) > 6))
+    assert read_vocabulary(folder, 512, has_bos=True).splitting.pre == "dbrx"
+
+
+def test_merges_may_be_ignored_only_where_it_makes_no_difference(tmp_path: Path) -> None:
+    """GPT-2's rule exists with merging alone, so a tokenizer that skips it must not need it."""
+    tiny_export.save_tokenizer(tmp_path, "gptj", 512)
+    change(tmp_path, model={"ignore_merges": True})
+    assert read_vocabulary(tmp_path, 512, has_bos=False).splitting.pre == "gpt-2"  # every token is what its merges make
+    model = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    merges, vocabulary = model["merges"], model["vocab"]
+    for word in ("xqz", "qz", "xq"):
+        vocabulary[word] = vocabulary.pop(next(text for text in vocabulary if len(text) > 6))
     kept = [pair for pair in merges if all(part in vocabulary for part in (*pair, "".join(pair)))]
-    change(folder, model={"vocab": vocabulary, "merges": [*kept, ["x", "q"], ["q", "z"], ["x", "qz"]]})
+    change(tmp_path, model={"vocab": vocabulary, "merges": [*kept, ["x", "q"], ["q", "z"], ["x", "qz"]]})
     with pytest.raises(CheckpointError, match="splits the token 'xqz' differently"):
-        read_vocabulary(folder, 512, has_bos=True)
+        read_vocabulary(tmp_path, 512, has_bos=False)
 
 
 @pytest.mark.parametrize(
@@ -124,9 +131,9 @@ def test_missing_end_token_is_refused(folder: Path, settings: dict[str, str], wo
 def test_adapter_tokenizer_wins_over_the_base(tmp_path: Path) -> None:
     tiny_export.save_tokenizer(tmp_path / "base", "llama", 512)
     (tmp_path / "adapter").mkdir()
-    assert tokenizer_folder(tmp_path / "base", tmp_path / "adapter") == tmp_path / "base"
+    assert tokenizer_folder(tmp_path / "base", [tmp_path / "adapter"]) == tmp_path / "base"
     tiny_export.save_tokenizer(tmp_path / "adapter", "llama", 512)
-    assert tokenizer_folder(tmp_path / "base", tmp_path / "adapter") == tmp_path / "adapter"
+    assert tokenizer_folder(tmp_path / "base", [tmp_path / "adapter"]) == tmp_path / "adapter"
 
 
 def test_first_token_is_written_where_the_runtime_does_not_add_it() -> None:

@@ -22,8 +22,10 @@ from gguf.quants import dequantize
 
 from llmft import run
 from llmft.errors import CheckpointError, DiskError, ExportError
-from llmft.export import header, writer
-from llmft.export.quantize import QUANTS
+from llmft.export import writer
+from llmft.export.file import header, stream
+from llmft.export.file.quants import QUANTS, tensor_types
+from llmft.export.sources import read_sources
 from llmft.export.writer import export, export_file
 
 
@@ -103,15 +105,16 @@ def test_chunks_and_threads_do_not_change_the_file(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = export_file(*pair, tmp_path / "m.gguf", "Q4_K_M", threads=1).read_bytes()
-    monkeypatch.setattr(writer, "CHUNK_BYTES", 3 * 256 * 4)  # three rows, fewer than a head has
+    monkeypatch.setattr(stream, "CHUNK_BYTES", 3 * 256 * 4)  # three rows, fewer than a head has
     assert export_file(*pair, tmp_path / "m.gguf", "Q4_K_M", force=True, threads=5).read_bytes() == whole
 
 
 def test_size_is_known_before_the_first_byte(pair: tuple[Path, Path], tmp_path: Path) -> None:
-    sources = writer.read_sources(*pair)
-    for path, quant in zip(export(*pair, tmp_path, "m", ["F16", "Q4_0"]), ("F16", "Q4_0"), strict=True):
-        estimate = header.file_bytes(sources.model, QUANTS[quant])
-        assert path.stat().st_size <= estimate <= path.stat().st_size + 200_000
+    sources = read_sources(pair[0], [pair[1]])
+    for path, name in zip(export(*pair, tmp_path, "m", ["F16", "Q4_0"]), ("F16", "Q4_0"), strict=True):
+        types = tensor_types(sources.model, QUANTS[name])
+        planned = header.plan(path, "m", QUANTS[name], types, sources.model, sources.vocabulary)
+        assert path.stat().st_size == planned.size_bytes
 
 
 def test_base_without_adapter_and_head_lora_on_a_tied_head(base: Path, tmp_path: Path) -> None:
@@ -129,7 +132,7 @@ def test_companions_name_every_file(pair: tuple[Path, Path], tmp_path: Path) -> 
     assert set(manifest["files"]) == {path.name for path in paths}
     for path in paths:
         assert manifest["files"][path.name]["sha256"] == run.sha256(path)
-        assert manifest["files"][path.name]["made_from"]["adapter_sha256"]
+        assert manifest["files"][path.name]["made_from"]["adapters"][0]["sha256"]
     card = (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "Not a medical device" in card and all(path.name in card for path in paths)
     assert (tmp_path / "Modelfile").read_text(encoding="utf-8").startswith("FROM ./m-Q4_0.gguf\nTEMPLATE")
@@ -213,9 +216,10 @@ def test_disk_that_fills_up_in_the_middle_leaves_nothing(base: Path, tmp_path: P
         calls.append(size_bytes)
         if len(calls) == 20:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        header.pad(file, size_bytes)
+        pad(file, size_bytes)
 
-    monkeypatch.setattr(writer, "pad", pad_until_full)
+    pad = stream.pad
+    monkeypatch.setattr(stream, "pad", pad_until_full)
     with pytest.raises(DiskError, match="is full; free space"):
         export(base, None, tmp_path, "m", ["F16", "Q4_0"])
     assert list(tmp_path.iterdir()) == []
@@ -239,12 +243,13 @@ def test_a_really_full_disk_leaves_nothing(base: Path, tmp_path: Path, monkeypat
 SLOW_EXPORT = """
 import sys, time
 from pathlib import Path
-from llmft.export import quantize, writer
-fast = quantize.quantize_rows
-def slow(rows, kind):
+from llmft.export import writer
+from llmft.export.file import stream
+fast = stream.quantize_rows
+def slow(rows, kind, weights):
     time.sleep(0.2)
-    return fast(rows, kind)
-quantize.quantize_rows = slow
+    return fast(rows, kind, weights)
+stream.quantize_rows = slow
 writer.export(Path(sys.argv[1]), None, Path(sys.argv[2]), "m", ["F16", "Q4_0"])
 """
 

@@ -88,12 +88,68 @@ def test_a_csv_with_header_bom_and_quotes_is_imported(tmp_path, own_data):
     assert load_table() == {"R07.4": "Douleur; thorax", "I10": "Hypertension"}
 
 
-@pytest.mark.parametrize("content", ["", "nom;ville\nAnne;Lyon\n", "\0\0\0"])
-def test_a_file_without_codes_is_refused(tmp_path, own_data, content):
+LAYOUTS = {  # as national agencies write them, a few rows each
+    "LIBCIM10MULTI.TXT": (
+        "A00    |3|NNNN|3|Choléra|Choléra\nA000   |0|NOOO|0|Choléra V|Choléra à Vibrio cholerae\nM62890 |0|N|0|x|trop long\n",
+        "latin-1",
+        {"A00": "Choléra", "A00.0": "Choléra à Vibrio cholerae"},
+    ),
+    "LIBCIM10.TXT": (
+        "A000|0|Court|Choléra classique\r\nA001|0|El|El Tor, sans plus\r\n",
+        "cp1252",
+        {"A00.1": "El Tor, sans plus"},
+    ),
+    "avec en-tête.csv": ("CDE;C2;LIBC;LIBL\nA000;0;Court;Choléra classique\n", "cp1252", {"A00.0": "Choléra classique"}),
+    "serveur.csv": (  # the parents' codes, and a definition that is longer than the label
+        "URI,Code parent,Notation,Libellé préféré,Définition\n"
+        'http://data/cim10/A00.0,A00,A00.0,Choléra,"Maladie infectieuse, aiguë"\n'
+        "http://data/cim10/A00.1,A00,A00.1,El Tor,Une autre maladie infectieuse et aiguë\n",
+        "utf-8-sig",
+        {"A00.0": "Choléra", "A00.1": "El Tor"},
+    ),
+    "tabulations.txt": ("code\tlibellé\nA00.0\tCholéra\n", "utf-16", {"A00.0": "Choléra"}),
+    "codes.txt": ("A00.0\nA00.1\n", "ascii", {"A00.0": "", "A00.1": ""}),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts_of_national_tables_are_found(tmp_path, own_data, name):
+    text, encoding, expected = LAYOUTS[name]
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    import_table(tmp_path / name)
+    assert expected.items() <= load_table().items() and "M62" not in load_table()
+
+
+def test_a_workbook_is_a_table_too(tmp_path, own_data):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["Code", "Libellé"], ["A00.0", "Choléra"], ["I10", "Hypertension"]):
+        book.active.append(row)
+    book.save(tmp_path / "table.xlsx")
+    assert import_table(tmp_path / "table.xlsx").codes == 2
+    assert load_table() == {"A00.0": "Choléra", "I10": "Hypertension"}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "in none of its 0 columns are most cells ICD-10 codes"),
+        (b"nom;ville\nAnne;Lyon\n", "in none of its 2 columns are most cells ICD-10 codes"),
+        (b"\0\0\0", "a NUL character stands in the line"),
+        (b"PK\x03\x04rest", "is a zip archive or a damaged workbook, not a table"),
+        (b"%PDF-1.7", "is a PDF, not a table"),
+        (b"<?xml version='1.0'?><ClaML/>", "is XML, not a table"),
+        (b"@prefix skos: <http://x> .\n", "is RDF, not a table"),
+        (b"<!DOCTYPE html><html></html>", "is a web page, not a table"),
+    ],
+)
+def test_a_file_without_codes_is_refused_and_told_what_to_give(tmp_path, own_data, content, reason):
     source = tmp_path / "other.csv"
-    source.write_text(content, "utf-8")
-    with pytest.raises(LlmftError, match=r"other\.csv has no column"):
+    source.write_bytes(content)
+    with pytest.raises(LlmftError) as caught:
         import_table(source)
+    assert reason in str(caught.value) and str(caught.value).startswith(str(source))
+    assert "give a table of codes and labels: ATIH's LIBCIM10MULTI.TXT" in str(caught.value) and "Anne" not in str(caught.value)
     assert not table_path().exists()
 
 

@@ -12,9 +12,7 @@ from llmft.dialogue import Dialogue, Fault, Labels, Turn, read_triage
 from llmft.prepare.call import RawCall, RawTurn
 from llmft.prepare.labels.label import (
     LabelError,
-    agreement,
     combined,
-    kappa,
     label,
     labels_from,
     triage_of,
@@ -22,7 +20,7 @@ from llmft.prepare.labels.label import (
     with_triage,
 )
 from llmft.prepare.labels.weak_label import weak_label
-from llmft.prepare.synthetic.synthesize import call, pick_family
+from llmft.prepare.synthetic.synthesize import Story, call, pick_family
 
 
 def raw(**labels: object) -> RawCall:
@@ -36,6 +34,7 @@ def raw(**labels: object) -> RawCall:
         ("Vital", "U1"), ("ROUGE", "U1"), ("urgent", "U2"), ("Non urgent", "U3"), ("non-urgent", "U3"), ("FRENCH 4", "U3"),
         ("conseil", "U4"),
         ("à voir dans la journée", "U2"), ("stat", "U1"), ("indéterminé", "indetermine"), ("", None), (None, None), ("NaN", None),
+        ("N/A", None), ("#N/A", None), ("non renseigné", None),
     ],
 )  # fmt: skip
 def test_urgency_words_of_sources_mean_one_level(written, level):
@@ -123,31 +122,6 @@ def test_of_two_annotators_the_more_urgent_counts_and_the_label_is_silver():
     assert combined(*two(urgency="indetermine")).urgency == "U3"
 
 
-def test_kappa_of_a_known_table():
-    first = ["a"] * 45 + ["a"] * 15 + ["b"] * 25 + ["b"] * 15
-    second = ["a"] * 45 + ["b"] * 15 + ["a"] * 25 + ["b"] * 15
-    assert kappa(first, second) == pytest.approx(0.1304, abs=1e-4)
-    assert kappa(first, first) == 1
-    assert kappa(["a"], ["a"]) is None and kappa([], []) is None
-    with pytest.raises(ValueError, match="same calls"):
-        kappa(["a"], [])
-
-
-def test_kappa_is_that_of_scikit_learn():
-    metrics = pytest.importorskip("sklearn.metrics")
-    rng, levels = random.Random(3), ["U1", "U2", "U3", "U4"]
-    first = [rng.choice(levels) for _ in range(80)]
-    second = [a if rng.random() < 0.6 else rng.choice(levels) for a in first]
-    assert kappa(first, second) == pytest.approx(metrics.cohen_kappa_score(first, second))
-    expected = metrics.cohen_kappa_score(first, second, labels=levels, weights="quadratic")
-    assert kappa(first, second, levels) == pytest.approx(expected)
-
-
-def test_agreement_counts_over_calls():
-    counts = agreement([two(), two(urgency="U1"), two(urgency="indetermine")])
-    assert (counts["calls"], counts["urgency_same"], counts["urgency_rated"], counts["specialty_same"]) == (3, 1, 2, 3)
-
-
 def dialogue(last: str, labels: Labels | None, lang: str = "fr") -> Dialogue:
     turns = (Turn(speaker="patient", text="j'ai mal"), Turn(speaker="operator", text=last))
     return Dialogue(schema_version="1", id="c1", family_id="f", lang=lang, turns=turns, labels=labels)
@@ -195,7 +169,7 @@ def test_nothing_said_gives_no_weak_label():
 
 def test_weak_labels_of_synthetic_test_calls_are_mostly_right():
     rng, rank = random.Random(11), {"U1": 1, "U2": 2, "U3": 3, "U4": 4}
-    calls = [call(rng, pick_family(rng, "test"), rng.choice(("fr", "en")), "test", f"c{n}") for n in range(120)]
+    calls = [call(Story(rng, pick_family(rng, "test"), rng.choice(("fr", "en")), "test"), f"c{n}") for n in range(120)]
     pairs = [(c.labels, weak_label([(t.speaker, t.text) for t in c.turns[:-1]], c.lang)) for c in calls]
     found = [(gold, weak.labels) for gold, weak in pairs if weak]
     assert len(found) >= 0.95 * len(calls)

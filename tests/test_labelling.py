@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmft.dialogue import Fault, read_triage
+from llmft.prepare.labels.label import labels_from
 from llmft.prepare.labels.labelling import (
     Labelled,
     argilla_record,
@@ -19,14 +20,14 @@ from llmft.prepare.labels.labelling import (
     label_studio_config,
     label_studio_task,
 )
-from llmft.prepare.synthetic.synthesize import call, pick_family
+from llmft.prepare.synthetic.synthesize import Story, call, pick_family
 
 FORMS = ("label-studio", "argilla")
 
 
 def calls(count: int = 6) -> list:
     rng = random.Random(4)
-    return [call(rng, pick_family(rng, "train"), rng.choice(("fr", "en")), "train", f"c{n}") for n in range(count)]
+    return [call(Story(rng, pick_family(rng, "train"), rng.choice(("fr", "en")), "train"), f"c{n}") for n in range(count)]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -35,7 +36,7 @@ def test_labels_come_back_exactly(tmp_path, form):
     ours[0] = ours[0].model_copy(update={"labels": None})
     path = tmp_path / "tasks.json"
     assert export_labelling(path, ours, form) == len(ours)
-    assert list(import_labelling(path)) == [Labelled(d.id, d.labels, ()) for d in ours]
+    assert list(import_labelling(path)) == [Labelled(n, d.id, d.labels, ()) for n, d in enumerate(ours, start=1)]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -75,7 +76,9 @@ def test_answers_of_label_studio_become_gold(tmp_path):
     ]
     (tmp_path / "export.json").write_text(json.dumps([task]), "utf-8")
     (back,) = import_labelling(tmp_path / "export.json")
-    (answer,) = back.answers
+    (given,) = back.answers
+    assert given.annotator == "label-studio:4"
+    answer = labels_from(given.written)
     assert (answer.urgency, answer.specialty, answer.icd10_primary, answer.confidence) == ("U1", "orl", "J02.9", "gold")
     assert answer.red_flags == ("cannot_swallow_saliva",)
 
@@ -94,12 +97,14 @@ def test_answers_of_two_people_in_argilla_stay_apart(tmp_path, as_list):
     record["responses"] = [{"question_name": q, **r} for q, all_ in given.items() for r in all_] if as_list else given
     (tmp_path / "records.json").write_text(json.dumps([record]), "utf-8")
     (back,) = import_labelling(tmp_path / "records.json")
-    assert [(a.urgency, a.specialty) for a in back.answers] == [("U1", "orl"), ("U2", "urgences")]
+    told = [(a.annotator, a.written["urgency"], a.written["specialty"]) for a in back.answers]
+    assert told == [("argilla:a", "U1", "orl"), ("argilla:b", "U2", "urgences")]
 
 
 def test_a_bad_answer_is_a_fault_and_the_rest_goes_on(tmp_path):
     good, bad, alien = label_studio_task(calls(1)[0]), label_studio_task(calls(1)[0]), {"data": {"text": "Martin a mal"}}
-    bad["annotations"] = [{"result": [{"from_name": "urgency", "value": {"choices": ["Martin"]}}]}]
+    said = {"urgency": "Martin", "specialty": "orl"}
+    bad["annotations"] = [{"result": [{"from_name": name, "value": {"choices": [value]}} for name, value in said.items()]}]
     (tmp_path / "export.json").write_text(json.dumps([bad, alien, 3, good]), "utf-8")
     first, second, third, last = import_labelling(tmp_path / "export.json")
     assert isinstance(first, Fault) and (first.line, first.field) == (1, "urgency")

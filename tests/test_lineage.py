@@ -25,6 +25,7 @@ from llmft.prepare.lineage import (
     default_vault,
     dialogue_key,
     is_erased,
+    names_somebody,
     open_vault,
     origin_of,
     read_lineage,
@@ -33,7 +34,7 @@ from llmft.prepare.lineage import (
     remember_version,
     subject_key,
 )
-from llmft.prepare.reporting.audit import write_sheet
+from llmft.prepare.reporting.audit import audit_of, fingerprint, sign_off, write_sheet
 from llmft.prepare.reporting.report import read_report
 from llmft.run import sha256
 
@@ -142,6 +143,15 @@ def test_origin_holds_nothing_in_clear(tmp_path):
     assert origin_of(RawCall("a.csv", 8, call.turns), "c2", salt).subject_hash is None
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("durand-jeanne.vtt", True), ("appel_Mme_Durand.txt", True), ("Claire Martin 2026-03-01.json", True)]
+    + [(name, False) for name in ("appels_2026-09.csv", "calls.jsonl", "rose.txt", "SAMU59.xlsx", "lyon.csv", "whisper.json")],
+)
+def test_a_file_name_that_reads_like_a_persons_is_told(name, told):
+    assert names_somebody(Path("/exports/durand") / name) is told
+
+
 def test_erased_person_is_in_no_file_of_any_set(places):
     subject = subject_in(places, "train.jsonl")
     gone = ids_of_subject(places, "one", subject)
@@ -171,6 +181,21 @@ def test_report_still_adds_up_after_an_erasure(places):
     assert report.refusal_reasons == {"erased": 2} and sum(report.splits.values()) == 38
     assert report.erasures == ({"date": "2026-11-21", "rows": 2},)
     assert report.files == {file: sha256(places.prepared / "one" / file) for file in SPLITS}
+
+
+def test_a_signed_audit_goes_on_without_the_names_of_erased_calls(places, tmp_path):
+    folder = places.prepared / "one"
+    gone = sorted(ids_of_subject(places, "one", "P3"))
+    facts = {"kind": "llmft-audit", "set_sha256": fingerprint(read_report(folder / "report.json").files), "seed": 1}
+    found = {"sampled": 40, "reviewed": 40, "leaks": gone, "wrong": [], "leak_bound": 0.1}
+    (tmp_path / "signed.json").write_text(json.dumps({**facts, **found, "signed_by": "A. Steward", "signed_on": "2026-11-21"}))
+    sign_off(folder, tmp_path / "signed.json")
+    erasure = erase(places, subject="P3", day=DAY)
+    report = read_report(folder / "report.json")
+    assert report.audit and report.audit["leaks"] == ["erased", "erased"] and report.audit["signed_by"] == "A. Steward"
+    assert audit_of(folder, report.files) == (report.audit, ())  # what prepare would read
+    assert not any(name.encode() in everything(folder) for name in gone)
+    assert erasure.unknown_files == ()
 
 
 def test_tombstone_keeps_the_person_out_and_says_nothing(places):

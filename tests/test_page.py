@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import hashlib
 import re
+from datetime import date
 from html.parser import HTMLParser
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_set import calls, counted
 
+import llmft
+from llmft.dialogue import Fault
 from llmft.prepare.reporting.card import data_card, recall_interval
 from llmft.prepare.reporting.counts import Counts
 from llmft.prepare.reporting.document import document, safe
+from llmft.prepare.reporting.french import SENTENCES, in_french
 from llmft.prepare.reporting.page import page, write_reports
 from llmft.prepare.reporting.plots import bars, histogram, quantile
-from llmft.prepare.reporting.report import make_report, read_report
+from llmft.prepare.reporting.report import few_emergencies, make_report, read_report
 
+RATED = {"calls": 12, "same": 9, "kappa": 0.613}
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202e'\"&"
 VOID = {"meta", "input"}
 
@@ -79,14 +87,17 @@ def test_page_escapes_everything_that_a_source_decides():
     counts = counted(calls(3))
     counts.read(HOSTILE)
     counts.refuse(HOSTILE)
+    counts.warn(Fault("a.csv", 1, "turns", HOSTILE))
     files = {HOSTILE: HOSTILE}
-    changes = {"guessed": [HOSTILE], "warnings": [HOSTILE], "leaks": {HOSTILE: 1}, "agreement": {HOSTILE: 0.5}}
+    changes = {"guessed": [HOSTILE], "warnings": [HOSTILE], "leaks": {HOSTILE: 1}, "agreement": {HOSTILE: RATED}}
     sources = [{"path": HOSTILE, "format": HOSTILE}]
     recall = {HOSTILE: {"planted": 2, "found": 1}}
-    made = make_report(counts, seed=1, split_by=HOSTILE, families=1, files=files, sources=sources, recall=recall, **changes)
-    html = page(HOSTILE, made)
+    tokens = (((50, 3),), {"tokenizer": HOSTILE, "longest": 55, "limit": 50, "above": 1})
+    audit = {"leaks": [], "wrong": [], "reviewed": 3, "leak_bound": 0.6, "signed_by": HOSTILE, "signed_on": HOSTILE}
+    changes |= {"sources": sources, "recall": recall, "tokens": tokens, "audit": audit}
+    html = page(HOSTILE, make_report(counts, seed=1, split_by=HOSTILE, families=1, files=files, **changes))
     assert "<img" not in html and "</script>" not in html and "\u202e" not in html
-    assert html.count("&lt;img src=x") >= 9
+    assert html.count("&lt;img src=x") >= 14
     parsed(html)
 
 
@@ -95,6 +106,87 @@ def test_every_text_stands_in_both_languages():
     french, english = (len(re.findall(rf'class="{lang}"', html)) for lang in ("fr", "en"))
     assert french == english > 50
     assert "Chaque ligne est comptée" in html and "Every row is accounted for" in html
+
+
+def shown(html: str, lang: str) -> str:
+    """What a reader of one language sees, in one line."""
+    other = {"fr": "en", "en": "fr"}[lang]
+    kept = re.sub(rf'<(span|tspan) class="{other}"[^>]*>.*?</\1>', "", html.partition("<main>")[2], flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", kept))
+
+
+def test_page_shows_dates_agreement_warnings_and_lengths():
+    counts = counted(calls(20))
+    counts.warn(Fault("a.csv", 1, "labels.red_flags", "not the red flags of the triage block"))
+    by = {"tokenizer": "recipes/x.yaml", "longest": 412, "limit": 300, "above": 7}
+    made = make_report(
+        counts, seed=1, split_by="group", families=3, files={}, recent_from=date(2026, 9, 3), tokens=(((300, 20),), by),
+        agreement={"specialty": {"calls": 5, "same": 5, "kappa": None}, "urgency": RATED},
+    )  # fmt: skip
+    french, english = (shown(page("demo", made), lang) for lang in ("fr", "en"))
+    assert "appel récent, à partir du 2026-09-03" in french and "recent call, from 2026-09-03 on" in english
+    assert "urgence (même niveau) 12 75,0 % 0,61" in french
+    assert "urgency (same level) 12 75.0 % 0.61" in english and "specialty 5 100.0 % –" in english
+    assert "labels.red_flags: ne sont pas les signes d&#x27;alerte du bloc de tri 1" in french
+    assert "labels.red_flags: not the red flags of the triage block 1" in english
+    assert "7 calls are longer than the 300 tokens that the recipe takes" in english
+    assert "Counted with recipes/x.yaml, markup included; the longest call has 412" in english
+    assert "test set is the calls from 2026-09-03 on" in data_card("demo", made)
+    assert "| urgency | 12 | 9 | 0.613 |" in data_card("demo", made)
+
+
+def test_an_estimate_is_called_one():
+    french, english = (shown(page("demo", report()), lang) for lang in ("fr", "en"))
+    assert "Tokens, estimés" in french and "3 caractères par token, 5 tokens par tour" in french
+    assert "Tokens, estimated" in english and "3 characters a token, 5 tokens a turn" in english
+
+
+def test_real_calls_without_lawful_basis_come_first():
+    counts = Counts()
+    for dialogue in calls(3):
+        counts.merge(counted([dialogue.model_copy(update={"source": "real"})]))
+    english = shown(page("demo", make_report(counts, seed=1, split_by="group", families=1, files={})), "en")
+    assert "3 calls name no lawful basis" in english
+    assert english.index("no lawful basis") < english.index("Every row is accounted for")
+
+
+CODE = [path for path in sorted(Path(llmft.__file__).parent.rglob("*.py")) if path.name != "french.py"]
+COMPOSED = {"exact, within splits", "exact, across splits", "near, within splits", "near, across splits"}  # of a kind and a place
+
+
+def literals(text: str) -> set[str]:
+    """Every text that the code writes, its gaps as {}; texts that only stand side by side are one."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+        if isinstance(node, ast.JoinedStr):
+            found.add("".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values))
+    return found
+
+
+def test_every_sentence_with_a_translation_is_still_written_somewhere():
+    written = set().union(*(literals(path.read_text("utf-8")) for path in CODE))
+    of_codes = {sentence.replace("{}", "a code", 1) for sentence in written if sentence.startswith("{} is not a code")}
+    assert len(SENTENCES) > 40
+    assert [sentence for sentence in SENTENCES if sentence not in written | of_codes | COMPOSED] == []
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_what_varies_stands_in_both_languages(sentence):
+    filled = sentence.format(*(f"<{n}>" for n in range(9)))
+    french = in_french(filled)
+    assert french != filled and "{" not in french
+    assert re.findall(r"<\d>", french) == re.findall(r"<\d>", filled)
+
+
+def test_a_sentence_without_translation_stays():
+    assert in_french("nobody has written this") == "nobody has written this"
+    few = few_emergencies(14, 28)[0]
+    assert in_french(few).startswith("le test contient 14 urgences vitales (U1), moins de 150") and "0,768" in in_french(few)
+    assert in_french("train and test would be empty with these families; add calls, or give each row its split").startswith(
+        "entraînement et test : vide"
+    )
 
 
 def test_page_of_an_empty_set_is_whole():

@@ -57,6 +57,26 @@ def test_whole_parts_are_not_made_again(tmp_path, small_chunks):
     assert made[3:] == [words[7:14]]
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "npy", "json"])
+def test_a_part_that_a_power_cut_left_damaged_is_made_again(tmp_path, suffix):
+    folder = PartFolder(tmp_path / "work")
+    folder.write(0, upper(["a", "b"]))
+    assert folder.has(0)
+    file = tmp_path / "work" / f"part-00000.{suffix}"
+    content = file.read_bytes()
+    for damaged in (content[:-1], bytes(len(content)), b""):
+        file.write_bytes(damaged)
+        assert not folder.has(0)
+
+
+def test_the_keys_of_all_parts_are_one_table(tmp_path):
+    folder = PartFolder(tmp_path / "work")
+    for number, words in enumerate((["a", "bb"], [], ["ccc"])):
+        folder.write(number, Part(tuple(words), np.array([len(word) for word in words], np.uint8), {}))
+    whole = folder.all_keys(3)
+    assert whole.tolist() == [1, 2, 3] and whole.dtype == np.uint8
+
+
 def test_parts_of_another_plan_are_dropped(tmp_path):
     folder = PartFolder(tmp_path / "work")
     folder.begin({"sources": 1})
@@ -131,3 +151,11 @@ def test_a_dask_cluster_makes_the_set_of_one_worker(tmp_path, source, small_chun
         prepare([source], tmp_path / "two" / "out", options(tmp_path, cluster=cluster.scheduler_address))
         assert len(cluster.workers) == 2
     assert contents(tmp_path / "two" / "out") == contents(tmp_path / "one" / "out")
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense"])
+def test_a_cluster_that_does_not_answer_is_one_sentence(tmp_path, source, monkeypatch, address):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("llmft.prepare.parts.CONNECT_S", 1)
+    with pytest.raises(DialogueError, match=f"no Dask scheduler answers at {address}; start one with: dask scheduler"):
+        prepare([source], tmp_path / "out", options(tmp_path, cluster=address))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections import Counter
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -26,10 +28,13 @@ from tiny_stage import (
 )
 
 from llmft.dialogue import as_line, read_dialogues, write_dialogues
-from llmft.errors import DialogueError, DiskError
+from llmft.errors import CheckpointError, DialogueError, DiskError
 from llmft.prepare.database import query
 from llmft.prepare.lineage import add_tombstone, open_vault, subject_key
+from llmft.prepare.output import SILVER_IN_TEST
 from llmft.prepare.record import RecordLine, clean_row
+from llmft.prepare.reporting.audit import fingerprint, sign_off
+from llmft.prepare.reporting.report import read_report
 from llmft.prepare.splits import SPLITS
 from llmft.prepare.stage import PrepareOptions, prepare
 from llmft.prepare.summary import print_report
@@ -155,6 +160,90 @@ def test_labels_are_read_from_the_block_where_the_row_has_none(tmp_path, given):
     assert tables(tmp_path / "out" / "calls.duckdb")["labels"][0][1:3] == (labels["urgency"], labels["specialty"])
 
 
+def test_agreement_of_two_annotators_is_that_of_scikit_learn_over_all_calls(tmp_path, given):
+    """Also over the calls that the test split does not take because they differ: leaving them out would flatter."""
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng, levels, names = random.Random(5), ["U1", "U2", "U3", "U4"], ["orl", "cardiologie", "dentaire"]
+    first = [(rng.choice(levels), rng.choice(names)) for _ in range(90)]
+    second = [(a if rng.random() < 0.6 else rng.choice(levels), b if rng.random() < 0.8 else rng.choice(names)) for a, b in first]
+    rows = [chat(n, labels=said(*a), labels_second=said(*b)) for n, (a, b) in enumerate(zip(first, second, strict=True))]
+    rows += [chat(n, labels=said("U1", "orl")) for n in range(90, 110)]  # labelled once
+    rows += [{**row, "id": f"again{n}"} for n, row in enumerate(rows[:10])]  # duplicates say nothing new
+    report = prepare([write_rows(tmp_path / "c.jsonl", rows)], tmp_path / "out", given)
+    assert report.refusal_reasons == {SILVER_IN_TEST: report.refused} and report.refused > 0
+    found = read_report(tmp_path / "out" / "report.json").agreement
+    assert set(found) == {"urgency", "specialty", "urgency_by_distance"}
+    for place, name in enumerate(("urgency", "specialty")):
+        a, b = [row[place] for row in first], [row[place] for row in second]
+        assert found[name]["calls"] == 90 and found[name]["same"] == sum(map(str.__eq__, a, b))
+        assert found[name]["kappa"] == pytest.approx(metrics.cohen_kappa_score(a, b), rel=1e-12)
+    by_distance = metrics.cohen_kappa_score(*([row[0] for row in side] for side in (first, second)), weights="quadratic")
+    assert found["urgency_by_distance"]["kappa"] == pytest.approx(by_distance, rel=1e-12)
+    assert f"{by_distance:.2f}".replace(".", ",") in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+def said(urgency: str, specialty: str) -> dict[str, str]:
+    return {"urgency": urgency, "specialty": specialty}
+
+
+def test_the_date_that_decides_is_in_the_report(tmp_path, given):
+    rows = [chat(n, date=f"2026-0{1 + n % 9}-10") for n in range(90)]
+    source = write_rows(tmp_path / "calls.jsonl", rows)
+    assert prepare([source], tmp_path / "out", given).recent_from == "2026-09-10"
+    told = prepare([source], tmp_path / "out", changed(given, recent_from=date(2026, 8, 1)))
+    assert (told.recent_from, told.splits["test"]) == ("2026-08-01", 20)
+    assert read_report(tmp_path / "out" / "report.json").recent_from == "2026-08-01"
+    assert "2026-08-01" in (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert prepare([write_rows(source, [chat(n) for n in range(9)])], tmp_path / "out", given).recent_from is None
+
+
+def test_kept_rows_in_which_something_does_not_fit_are_told_of(tmp_path, given):
+    calls = [json.loads(as_line(call)) for call in synthesize(40, seed=2)]
+    flagged = [row for row in calls if row["labels"].get("red_flags")]
+    for row in flagged[:3]:
+        row["labels"]["red_flags"] = []
+    places = {calls.index(row) + 1 for row in flagged[:3]}
+    calls[calls.index(flagged[2])] = {**flagged[1], "id": flagged[2]["id"]}  # now a duplicate, so not kept
+    source = write_rows(tmp_path / "calls.jsonl", calls)
+    report = prepare([source], tmp_path / "out", given)
+    assert report.duplicates == 1
+    reason = "not the red flags of the triage block"
+    assert report.check_warnings == {f"labels.red_flags: {reason}": 2}
+    found = lines_of(tmp_path / "out" / "warnings.jsonl")
+    assert len(found) == 2 and {row["line"] for row in found} < places
+    assert all(row == {"file": str(source), "line": row["line"], "field": "labels.red_flags", "reason": reason} for row in found)
+
+
+def test_a_signed_audit_stays_while_the_set_is_the_same(tmp_path, given):
+    source, out = write_rows(tmp_path / "calls.jsonl", [record(n) for n in range(30)]), tmp_path / "out"
+    digest = fingerprint(prepare([source], out, given).files)
+    audit = {"kind": "llmft-audit", "set_sha256": digest, "seed": 1, "sampled": 20, "reviewed": 20, "leaks": [], "wrong": []}
+    signed = tmp_path / "audit.json"
+    signed.write_text(json.dumps({**audit, "leak_bound": 0.1, "signed_by": "A. Steward", "signed_on": "2026-11-21"}))
+    sign_off(out, signed)
+    before = contents(out)
+    prepare([source], out, given)
+    assert contents(out) == before
+    (out / "report.json").unlink()  # what a kill leaves
+    assert prepare([source], out, given).audit["signed_by"] == "A. Steward"
+    report = prepare([source], out, changed(given, seed=9))
+    assert report.audit is None and any("signed on 2026-11-21 was of other calls" in warning for warning in report.warnings)
+    assert prepare([source], out, changed(given, seed=9)).warnings == report.warnings
+    assert prepare([source], out, given).audit["signed_by"] == "A. Steward"
+
+
+def test_lengths_are_counted_where_a_tokenizer_is_given(tmp_path, given, bases):
+    source = write_rows(tmp_path / "calls.jsonl", [record(n) for n in range(12)])
+    estimated = prepare([source], tmp_path / "out", given)
+    report = prepare([source], tmp_path / "out", changed(given, tokenizer=str(bases["llama"])))
+    assert report.tokens_by["tokenizer"] == str(bases["llama"]) and "rule" in estimated.tokens_by
+    assert sum(calls for _, calls in report.tokens) == 12 and report.tokens != estimated.tokens
+    before = contents(tmp_path / "out")
+    with pytest.raises(CheckpointError, match="no such folder"):
+        prepare([source], tmp_path / "out", changed(given, tokenizer=str(tmp_path / "absent")))
+    assert contents(tmp_path / "out") == before  # told before anything is written
+
+
 def test_labels_that_contradict_a_near_identical_call_are_warned_of(tmp_path, given):
     first, second = chat(1, labels={"urgency": "U1", "specialty": "cardiologie"}), chat(1, labels={"urgency": "U4"}, id="other")
     second["messages"][0]["content"] += " bonjour"
@@ -231,11 +320,11 @@ def test_strict_does_not_trust_the_parts_of_a_run_that_was_not(tmp_path, given):
         ("absent.jsonl", None, "absent.jsonl does not exist; name a file"),
         ("*.jsonl", None, "does not exist; name a file"),
         ("in", [], "holds no file of a known form"),
-        ("calls.docx", ["id,text"], "a .docx file is no known form"),
-        ("calls", ["x"], "a nameless file is no known form"),
+        ("calls.docx", ["id,text"], ".docx is no known form; llmft reads .csv"),
+        ("calls", ["x"], "its name is no known form; llmft reads .csv"),
         ("calls.csv", ["id,age", "1,2"], "no column was found that holds the words of the call (columns: id, age)"),
-        ("empty.jsonl", [""], "none of 0 rows is a usable dialogue; see"),
-        ("bad.jsonl", BAD[:2], "none of 2 rows is a usable dialogue; the first: "),
+        ("empty.jsonl", [""], "no usable call in 0 rows; see"),
+        ("bad.jsonl", BAD[:2], "no usable call in 2 rows; the first fault: "),
     ],
 )
 def test_nothing_usable_is_one_sentence(tmp_path, given, place, rows, sentence):
@@ -291,13 +380,15 @@ def test_rows_of_an_erased_person_stay_out(tmp_path, given):
     assert all(row["id"] not in ("c6", "c7") for row in lines_of(tmp_path / "out" / "lineage.jsonl"))
 
 
-def test_the_report_is_printed(tmp_path, given, capsys):
+def test_the_report_is_printed(tmp_path, given, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
     source = write_rows(tmp_path / "calls.jsonl", [record(n) for n in range(20)])
     print_report(prepare([source], tmp_path / "out", given), Path("out"))
     printed = capsys.readouterr()
     assert "20 rows in = 20 out + 0 quarantined + 0 duplicates + 0 refused" in printed.out
     assert "out: 20 families, split by group" in printed.out
-    assert f"guessed: {source}: format jsonl" in printed.out.replace("\n", "")
+    assert f"guessed: {source}: format jsonl" in printed.out
+    assert "tokens a call: median about " in printed.out and "estimate: 3 characters a token, 5 tokens a turn" in printed.out
     assert printed.err == "" and os.environ.get("FORCE_COLOR") is None
 
 

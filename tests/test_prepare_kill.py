@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_stage import FILES, changed, chat, contents, options, record, write_rows
+from tiny_stage import FILES, changed, chat, contents, nonsense, options, record, write_rows
 
+from llmft.prepare.labels import icd_import
 from llmft.prepare.parts import Part, PartFolder
-from llmft.prepare.stage import prepare
+from llmft.prepare.readers.sources import ReadOptions
+from llmft.prepare.stage import PrepareOptions, knowledge_hash, prepare
 from llmft.prepare.synthetic.synthesize import synthesize
 
 LOOP = Path(__file__).parent / "kill_loop.py"
@@ -89,7 +91,7 @@ def test_a_killed_run_leaves_whole_files_and_no_report(tmp_path):
     old = contents(out)
     prepare([source], tmp_path / "new" / "out", changed(given, seed=2))
     new = contents(tmp_path / "new" / "out")
-    for left in (0, 4, 11):  # of twelve renames after the old report has gone; the last one is the new report's
+    for left in (0, 4, 13):  # of fourteen renames after the old report has gone; the last one is the new report's
         ended = subprocess.run([sys.executable, "-c", KILLED_LATE, str(source), str(tmp_path), str(left)], cwd=LOOP.parent)
         assert ended.returncode == -signal.SIGKILL
         assert not (out / "report.json").exists()
@@ -114,6 +116,56 @@ def test_parts_that_a_killed_cleaning_up_left_are_not_trusted(tmp_path, monkeypa
         folder.drop()
     folder.begin({"sources": 1})
     assert not folder.has(0)
+
+
+def stopped_and_changed(folder: Path, monkeypatch, source: Path, given: PrepareOptions, change) -> dict[str, object]:
+    """Stopped once the parts are made, with ``change`` done before the rerun: what the rerun leaves."""
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr("llmft.prepare.stage._finish", stopped)
+        prepare([source], folder / "out", given)
+    assert (folder / "out" / ".work" / "part-00000.json").exists()
+    change()
+    prepare([source], folder / "out", given)
+    return contents(folder / "out")
+
+
+def test_columns_that_change_between_a_kill_and_the_rerun_are_not_mixed(tmp_path, monkeypatch):
+    source, columns = tmp_path / "calls.csv", tmp_path / "columns.yaml"
+    rows = [f"fr;PATIENT : {nonsense(n)} OPÉRATEUR : Oui.;PATIENT : {nonsense(n + 50)} OPÉRATEUR : Oui." for n in range(9)]
+    source.write_text("\n".join(["langue;first;second", *rows]), "utf-8")
+    columns.write_text("transcript: first", "utf-8")
+    given = options(tmp_path, read=ReadOptions(columns=str(columns)))
+    found = stopped_and_changed(tmp_path, monkeypatch, source, given, lambda: columns.write_text("transcript: second", "utf-8"))
+    prepare([source], tmp_path / "new" / "out", given)
+    assert found == contents(tmp_path / "new" / "out")
+    assert nonsense(53).encode() in found["train.jsonl"] + found["validation.jsonl"] + found["test.jsonl"]
+
+
+def test_a_table_of_codes_that_comes_between_a_kill_and_the_rerun_counts(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMFT_DATA", str(tmp_path / "data"))
+    icd_import._imported.cache_clear()
+    table = tmp_path / "table.csv"
+    table.write_text("R99.9;un code national\nR99.8;un autre\n", "utf-8")
+    rows = [chat(n, labels={"icd10": "R99.9" if n == 3 else "R07.4"}) for n in range(9)]
+    source = write_rows(tmp_path / "calls.jsonl", rows)
+    found = stopped_and_changed(tmp_path, monkeypatch, source, options(tmp_path), lambda: icd_import.import_table(table))
+    icd_import._imported.cache_clear()
+    assert found["quarantine.jsonl"] == b""
+
+
+def test_every_file_of_knowledge_decides(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMFT_DATA", str(tmp_path / "data"))
+    (tmp_path / "known" / "protocols").mkdir(parents=True)
+    seen = {knowledge_hash()}
+    for name in ("names.yaml", "protocols/orl.yaml"):
+        for text in ("a", "b"):
+            (tmp_path / "known" / name).write_text(text)
+            seen.add(knowledge_hash(tmp_path / "known"))
+    assert len(seen) == 5 and knowledge_hash() == knowledge_hash()
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="children are found in /proc")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from subprocess import PIPE, run
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +14,7 @@ from llmft.knowledge import protocols
 from llmft.protocol import Match, matches, matches_in_call
 from llmft.protocol.questions import slot_asked
 from llmft.protocol.rules import RedFlags, complaints, flag_labels, red_flags
-from llmft.protocol.terms import Lexicon, parse_term, words_of
+from llmft.protocol.terms import Lexicon, parse_term, plain_word, words_of
 
 EXAMPLES = [
     (flag.id, lang, text, counts)
@@ -172,6 +176,20 @@ def test_no_specialty_or_flag_is_unknown():
     assert len(complaints()) == sum(len(p.complaints) for p in protocols())
 
 
+READ = """
+from llmft.prepare.synthetic.synthesize import synthesize
+from llmft.protocol import matches_in_call
+for call in synthesize(120, seed=4):
+    print(matches_in_call([(turn.speaker, turn.text) for turn in call.turns], call.lang))
+"""
+
+
+def test_every_process_reads_the_same_in_the_same_order():
+    """Workers have other hash seeds, and with them another order of sets."""
+    said = {run([sys.executable, "-c", READ], env={**os.environ, "PYTHONHASHSEED": seed}, stdout=PIPE).stdout for seed in "123"}
+    assert len(said) == 1 and len(said.pop().splitlines()) == 120
+
+
 @pytest.mark.parametrize(
     ("term", "text", "found"),
     [
@@ -185,10 +203,21 @@ def test_no_specialty_or_flag_is_unknown():
         ("can't breathe", "I can’t breathe", [(1, 3)]),
         ("œil", "l'OEIL", [(1, 2)]),
         ("et là", "et la porte", []),
+        ("mal tête|ventre", "mal ventre, mal dos, mal", [(0, 2)]),
     ],
 )
 def test_terms_find_what_their_notation_says(term, text, found):
     assert [(start, end) for _, start, end in Lexicon([(term, "x")]).find(words_of(text).plain)] == found
+
+
+@given(st.text(max_size=200))
+def test_words_know_their_characters(text):
+    words = words_of(text)
+    for number, word in enumerate(words.plain):
+        start, end = words.characters(number, number + 1)
+        assert plain_word(text[start:end]) == word
+    if words.plain:
+        assert words.characters(0, len(words.plain)) == (words.characters(0, 1)[0], end)
 
 
 @pytest.mark.parametrize("term", ["", "~ bras", "!pas", "bras ~", "ab*"])

@@ -77,20 +77,20 @@ def change(value: Any, *path: Any, to: Any) -> Any:
 WRONG = {
     ("specialty",): ("astrologie", "specialty", "'astrologie' is no specialty of knowledge/specialties.yaml"),
     ("date",): ("hier", "date", "String should match pattern"),
-    ("complaints", 0, "icd10"): ("knee", "complaints.0.icd10", "String should match pattern"),
-    ("complaints", 0, "urgncy"): ("U1", "complaints.0.urgncy", "Extra inputs are not permitted"),
-    ("complaints", 0, "patient"): ({"age": [9, 3]}, "complaints.0.patient.age", "the ages are not two years"),
-    ("complaints", 0, "evidence", 1, "slot"): ("fact_0", "complaints.0.evidence.1.slot", "'fact_0' is an earlier slot too"),
-    ("complaints", 0, "evidence", 1, "urgency"): ("U4", "complaints.0.evidence.1.urgency", "a fact that is present cannot make"),
+    ("complaints", 0, "icd10"): ("knee", "complaints[0].icd10", "String should match pattern"),
+    ("complaints", 0, "urgncy"): ("U1", "complaints[0].urgncy", "Extra inputs are not permitted"),
+    ("complaints", 0, "patient"): ({"age": [9, 3]}, "complaints[0].patient.age", "the ages are not two years"),
+    ("complaints", 0, "evidence", 1, "slot"): ("fact_0", "complaints[0].evidence[1].slot", "'fact_0' is an earlier slot too"),
+    ("complaints", 0, "evidence", 1, "urgency"): ("U4", "complaints[0].evidence[1].urgency", "a fact that is present cannot"),
     ("complaints", 0, "says_relative", "en"): (
         wordings("a", "b", "c"),
-        "complaints.0.says_relative.en",
+        "complaints[0].says_relative.en",
         "each wording must hold {who}",
     ),
-    ("complaints", 0, "says", "fr"): (wordings("a", "b", "{x}"), "complaints.0.says.fr", "a wording in the first person"),
+    ("complaints", 0, "says", "fr"): (wordings("a", "b", "{x}"), "complaints[0].says.fr", "a wording in the first person"),
     ("complaints", 0, "evidence", 2, "ask", "fr"): (
         wordings("A", "b", "a "),
-        "complaints.0.evidence.2.ask.fr",
+        "complaints[0].evidence[2].ask.fr",
         "a wording stands twice",
     ),
 }
@@ -116,8 +116,8 @@ def test_all_faults_are_told_at_once(tmp_path):
     faults = read_protocol_file(write(tmp_path, value))
     assert [(fault.field, fault.reason.split(";")[0][:14]) for fault in faults] == [
         ("date", "Input should b"),
-        ("complaints.0.names.en", "Field required"),
-        ("complaints.0.evidence.2.slot", "String should "),
+        ("complaints[0].names.en", "Field required"),
+        ("complaints[0].evidence[2].slot", "String should "),
     ]
     assert len({fault.line for fault in faults}) == 3
 

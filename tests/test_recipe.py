@@ -11,7 +11,11 @@ from llmft.errors import RecipeError
 from llmft.recipe import Recipe, load_recipe, save_recipe
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-SHIPPED = ["demo-gptj.yaml", "demo-llama.yaml", "gptj-6b-qlora.yaml", "llama-3.1-8b-qlora.yaml"]
+SHIPPED = [
+    *("demo-gptj.yaml", "demo-llama.yaml", "gemma-2-9b-qlora.yaml", "gemma-3-1b-qlora.yaml", "gptj-6b-qlora.yaml"),
+    *("llama-2-7b-qlora.yaml", "llama-3.1-8b-qlora.yaml", "llama-3.2-3b-qlora.yaml", "mistral-7b-qlora.yaml"),
+    *("phi-3-mini-qlora.yaml", "phi-4-qlora.yaml", "qwen2.5-7b-qlora.yaml", "qwen3-4b-qlora.yaml", "tinyllama-1.1b-qlora.yaml"),
+]
 GOOD = "name: tiny\nbase: org/model\ntemplate: llama3\ndata:\n  folder: data/prepared/tiny\n"
 
 

@@ -15,6 +15,7 @@ from llmft.deidentify.span import Roster
 from llmft.dialogue import Dialogue, Fault, as_line, parse_dialogue, read_triage
 from llmft.prepare.call import RawCall, RawTurn
 from llmft.prepare.record import Cleaned, CleanOptions, RecordLine, Refused, anonymous_id, clean_row
+from llmft.prepare.reporting.report import read_report
 from llmft.prepare.stage import prepare
 from llmft.prepare.synthetic.synthesize import synthesize
 
@@ -97,10 +98,19 @@ def test_swapped_roles_are_a_fault_even_after_they_were_guessed():
     assert "swapped" in fault(call(*named), wrong).reason
 
 
+def test_roles_that_a_source_has_the_wrong_way_round_can_be_turned():
+    questions = [("patient", "Depuis quand avez-vous mal ?"), ("operator", "J'ai mal depuis hier.")] * 4
+    told = dataclasses.replace(PLAIN, roles={"patient": "operator", "operator": "patient"})
+    cleaned = clean_row(call(*questions), told)
+    assert isinstance(cleaned, Cleaned)
+    assert [turn.speaker for turn in cleaned.dialogue.turns[:2]] == ["operator", "patient"]
+    assert cleaned.dialogue.turns[0].text == "Depuis quand avez-vous mal ?"
+
+
 def test_a_speaker_that_nobody_can_tell_is_a_fault_without_the_name():
     for words in (("oui", "non"), ("oui", "d'accord, je comprends, j'ai noté ?")):  # of the second, one name is likelier
         found = fault(call(("Zorglub Durand", words[0]), ("Autre Nom", words[1])))
-        assert found.field == "turns.speaker" and "--roles NAME=operator" in found.reason
+        assert found.field == "turns[0].speaker" and "--roles NAME=operator" in found.reason
         assert "Zorglub" not in found.reason and "Autre" not in found.reason
 
 
@@ -114,8 +124,29 @@ def test_turns_of_one_speaker_in_a_row_are_joined_and_trailing_words_of_the_pati
         ("patient", "Merci, au revoir."),
         ("patient", "Au revoir."),
     )
-    dialogue = clean(call(*said))
-    assert texts(dialogue) == [f"{SAID[0][1]} Très mal.", SAID[1][1], SAID[2][1], SAID[3][1]]
+    found = clean_row(call(*said), PLAIN)
+    assert texts(found.dialogue) == [f"{SAID[0][1]} Très mal.", SAID[1][1], SAID[2][1], SAID[3][1]]
+    assert found.dropped == (("trailing", 2),)
+
+
+def test_turns_that_a_dialogue_has_no_place_for_are_counted():
+    ivr = ("IVR", "Merci de patienter.")
+    said = [("B" if speaker == "operator" else "A", text) for speaker, text in (*SAID, ("patient", "Merci."))]
+    assert clean_row(call(ivr, *said, ivr, ("A", " ")), PLAIN).dropped == (("trailing", 1), ("system", 2))
+    assert clean_row(call(*SAID), PLAIN).dropped == clean_row(line(record()), PLAIN).dropped == ()
+
+
+def test_the_report_says_how_many_turns_were_dropped(tmp_path):
+    rows = [chat(number) for number in range(40)]
+    for row in rows[:7]:
+        row["messages"] += [{"role": "user", "content": "Merci."}, {"role": "user", "content": "Au revoir."}]
+    rows[7]["messages"].insert(0, {"role": "system", "content": "Vous êtes au centre d'appels."})
+    report = prepare([write_rows(tmp_path / "jeanne_durand.jsonl", rows)], tmp_path / "out", options(tmp_path))
+    assert any(warning.startswith("source files named like people: 1;") for warning in report.warnings)
+    assert report.rows_out == 40 and report.turns_dropped == {"system": 1, "trailing": 14}
+    assert report == read_report(tmp_path / "out" / "report.json")
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "14 of patients after the operator" in page and "1 of a system" in page
 
 
 def test_an_operator_who_never_answers_is_a_fault():
@@ -166,12 +197,17 @@ def test_what_is_certainly_personal_and_left_over_refuses_the_row():
     off = dataclasses.replace(PLAIN, layers=("dates",))
     said = (("patient", "ici zorglub, j'ai mal à la tête"), *SAID[1:])
     refused = clean_row(call(*said, roster=roster), off)
-    assert isinstance(refused, Refused) and refused.reason.startswith("turn 0 still holds a roster after de-identification")
+    assert isinstance(refused, Refused) and refused.reason.startswith("turns[0].text: roster hit left")
     block = '{"urgency": "U3", "specialty": "orl", "icd10": ["J02.9"], "red_flags": [], "summary": "Kwyjibo, gorge", '
     block = f'Entendu.\n```json\n{block}"missing_info": [], "escalate": false}}\n```'
-    refused = clean_row(call(*SAID[:3], ("operator", block), roster=roster), PLAIN)
-    assert isinstance(refused, Refused) and refused.reason.startswith("turn 3 still holds a roster")
+    refused = clean_row(call(*SAID[:3], ("operator", block), roster=roster), off)
+    assert isinstance(refused, Refused) and refused.reason.startswith("turns[3].text: roster hit left")
     assert "wyjibo" not in refused.reason
+    refused = clean_row(call(id="zorglub-kwyjibo_3", roster=roster), PLAIN)  # an id is no text: it stays, or the row goes
+    assert isinstance(refused, Refused) and refused.reason.startswith("id: roster hit left")
+    refused = clean_row(call(family="185057800608491"), PLAIN)
+    assert isinstance(refused, Refused) and refused.reason.startswith("family_id: identifier hit left")
+    assert isinstance(clean_row(call(id="4111111111111111"), PLAIN), Cleaned)  # may be anything
     number = (("patient", "mon numéro est 1 85 05 78 006 084 91"), *SAID[1:])
     refused = clean_row(call(*number), off)
     assert isinstance(refused, Refused) and "identifier" in refused.reason and "85" not in refused.reason
@@ -212,7 +248,7 @@ def test_an_age_may_be_a_number_in_words_of_a_table(age):
             {"lang": None, "turns": (RawTurn("patient", "ich habe Schmerzen"), RawTurn("operator", "seit wann ist das so"))},
             "lang",
         ),
-        ({"turns": (RawTurn("patient", "\u200b"), RawTurn("operator", "oui"))}, "turns.0.text"),
+        ({"turns": (RawTurn("patient", "\u200b"), RawTurn("operator", "oui"))}, "turns[0].text"),
         ({"turns": (RawTurn("patient", "j'ai mal"), RawTurn("operator", "oui \ud800"))}, "text"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+from datetime import date
 
 import pytest
 from hypothesis import given
@@ -56,17 +57,73 @@ def test_report_counts_every_row_once():
     counts.duplicate("near", across=True)
     counts.duplicate("exact")
     counts.refuse("another language (es)")
+    counts.warn(Fault("calls.csv", 1, "turns[4].evidence", "a fact that the patient stated otherwise in turn 2"))
+    counts.warn(Fault("calls.csv", 2, "turns[6].evidence", "a fact that the patient stated otherwise in turn 12"))
     report = made(counts, sources=[{"path": "calls.csv", "format": "csv"}])
     assert (report.rows_in, report.rows_out, report.quarantined, report.duplicates, report.refused) == (36, 30, 3, 2, 1)
     assert report.quarantine_reasons == {"turns.N.text: the text is blank": 3}
     assert report.duplicate_kinds == {"exact, within splits": 1, "near, across splits": 1}
     assert report.refusal_reasons == {"another language (es)": 1}
+    assert report.check_warnings == {"turns[N].evidence: a fact that the patient stated otherwise in turn N": 2}
     assert report.sources == ({"path": "calls.csv", "format": "csv", "rows": 36, "quarantined": 3},)
     assert report.placeholders == {"NOM": 60, "TEL": 30}
     assert sum(report.splits.values()) == sum(report.urgencies.values()) == sum(n for _, n in report.turns) == 30
+    assert {sum(n for _, n in pairs) for pairs in (report.words, report.characters, report.tokens)} == {30}
     for name in ("urgencies", "specialties", "languages"):
         by_split = report.by_split[name]
         assert {split: sum(by_split[split].values()) for split in SPLITS} == report.splits
+
+
+@pytest.mark.parametrize(
+    ("field", "reason", "kind"),
+    [
+        ("turns.12.text", "the text is blank", "turns.N.text: the text is blank"),
+        ("", "not JSON at column 1234", "not JSON at column N"),
+        ("labels.urgency", "not an urgency level; write U1, U2, U3, U4 or indetermine", None),
+        ("date", "not a day of the calendar; write it as 2026-11-21 or 21/11/2026", None),
+        ("patient.age", "no age of a person; write a whole number from 0 to 120", None),
+        ("labels.icd10", "not the form of an ICD-10 code, such as R07.4", None),
+        (
+            "labels.icd10",
+            "R99.9 is not a code of the WHO table; import a national table with: llmft data icd FILE",
+            "labels.icd10: a code is not a code of the WHO table; import a national table with: llmft data icd FILE",
+        ),
+        ("", "the row has 7 cells and the header 5; quote cells that hold separators",
+         "the row has N cells and the header N; quote cells that hold separators"),
+    ],
+)  # fmt: skip
+def test_faults_differ_by_their_advice_not_by_their_place(field, reason, kind):
+    counts = Counts()
+    counts.quarantine(Fault("a.csv", 3, field, reason))
+    assert counts.of("quarantine") == {kind or f"{field}: {reason}": 1}
+
+
+def test_tokens_are_estimated_by_the_rule_that_the_report_names():
+    record = {"lang": "fr", "turns": [{"text": "a" * 200}, {"text": "b" * 101}]}
+    counts = Counts()
+    counts.read("a")
+    counts.keep(facts(record), "train")
+    report = made(counts)
+    assert facts(record).estimated_tokens == 301 // 3 + 2 * 5 == 110
+    assert (report.characters, report.tokens) == (((300, 1),), ((110, 1),))
+    assert report.tokens_by == {"rule": "3 characters a token, 5 tokens a turn"}
+
+
+def test_counted_tokens_take_the_place_of_the_estimate_until_rows_are_erased():
+    by = {"tokenizer": "r.yaml", "longest": 55, "limit": 768, "above": 0}
+    report = made(WHOLE, tokens=(((50, 12),), by))
+    assert (report.tokens, report.tokens_by) == (((50, 12),), by)
+    after = recounted(report, counted(CALLS[2:]), files={}, day="2026-01-02")
+    assert sum(n for _, n in after.tokens) == 10 and "rule" in after.tokens_by
+
+
+def test_annotators_are_compared_over_all_rows_that_both_labelled():
+    twice = (("urgency", "U1", "U2"), ("specialty", "orl", "orl"))
+    counts = Counts()
+    for _ in range(3):
+        counts.rate(facts({"lang": "fr", "turns": []}, has_triage=False, rated_twice=twice))
+    assert counts.pairs() == {"specialty": {("orl", "orl"): 3}, "urgency": {("U1", "U2"): 3}}
+    assert Counts.from_json(json.loads(json.dumps(counts.as_json()))).pairs() == counts.pairs()
 
 
 @pytest.mark.parametrize("lost", [-1, 1])
@@ -94,9 +151,28 @@ WHOLE = counted(CALLS)
 
 
 def test_report_is_read_as_it_was_written(tmp_path):
-    report = made(WHOLE, guessed=["a.csv: separator ';'"], leaks={"patient": 0}, recall={"NOM": {"planted": 5, "found": 4}})
+    report = made(
+        WHOLE,
+        guessed=["a.csv: separator ';'"],
+        leaks={"patient": 0},
+        recall={"NOM": {"planted": 5, "found": 4}},
+        agreement={"urgency": {"calls": 3, "same": 2, "kappa": None}},
+        recent_from=date(2026, 9, 3),
+        tokens=(((50, 12),), {"tokenizer": "r.yaml", "longest": 55, "limit": None, "above": 0}),
+    )
+    assert report.recent_from == "2026-09-03"
     write_report(tmp_path / "report.json", report)
     assert read_report(tmp_path / "report.json") == report
+
+
+def test_a_report_of_before_is_still_read(tmp_path):
+    """Who asks for their erasure must not wait for a set to be prepared again."""
+    write_report(tmp_path / "report.json", made(WHOLE))
+    values = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    for name in ("recent_from", "check_warnings", "characters", "tokens", "tokens_by"):
+        del values[name]
+    (tmp_path / "report.json").write_text(json.dumps(values))
+    assert read_report(tmp_path / "report.json").tokens == ()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"rows_in": 3}', "nan"])

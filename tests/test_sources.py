@@ -284,10 +284,95 @@ def test_ddxplus_is_a_source(tmp_path, given):
     assert report.origins == {"synthetic": report.rows_out} and report.licenses == {"CC-BY-4.0": report.rows_out}
 
 
-def test_a_hub_name_is_not_looked_for_on_disk():
-    assert [(source.name, source.file_format, source.files) for source in find_sources(["hub:owner/name"])] == [
-        ("hub:owner/name", "hub", ())
-    ]
+def save_dataset(folder: Path, splits: dict[str, int]) -> Path:
+    """Rows of a table, so many a split, as ``datasets`` saves them; the words stand in a column that nobody can guess."""
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    numbers = iter(range(1000))
+
+    def rows(count: int) -> list[dict[str, str]]:
+        said = [f"PATIENT : {nonsense(next(numbers))} OPÉRATEUR : Oui." for _ in range(count)]
+        return [{"x1": f"n{number}", "x2": text, "x3": "U2", "langue": "fr"} for number, text in enumerate(said)]
+
+    tables = {name: datasets.Dataset.from_list(rows(count)) for name, count in splits.items()}
+    datasets.DatasetDict(tables).save_to_disk(folder)
+    return folder
+
+
+COLUMNS = ReadOptions(columns="transcript=x2,urgency=x3")
+
+
+def test_columns_reach_a_dataset_folder_and_are_checked_before_a_row_is_read(tmp_path, given):
+    folder = save_dataset(tmp_path / "ds", {"train": 8, "validation": 2, "test": 3})
+    report = prepare([folder], tmp_path / "out", changed(given, read=COLUMNS))
+    assert (report.rows_in, report.rows_out, report.urgencies) == (13, 13, {"U2": 13})
+    assert [(source["format"], source["rows"]) for source in report.sources] == [("dataset", 8), ("dataset", 2), ("dataset", 3)]
+    assert any(line.startswith(f"{folder / 'train'}: ") and "transcript ◀ x2 (as you said)" in line for line in report.guessed)
+    with pytest.raises(DialogueError, match="no column is called 'x9'; the columns are x1, x2, x3, langue"):
+        prepare([folder], tmp_path / "none", changed(given, read=ReadOptions(columns="transcript=x9")))
+    assert not (tmp_path / "none").exists()
+
+
+def test_splits_that_are_named_as_ours_are_kept_and_others_are_split_anew(tmp_path, given):
+    kept = prepare(
+        [save_dataset(tmp_path / "ours", {"train": 8, "dev": 2, "test": 3})], tmp_path / "a", changed(given, read=COLUMNS)
+    )
+    assert (kept.split_by, kept.splits) == ("record", {"train": 8, "validation": 2, "test": 3})
+    assert f"{tmp_path / 'ours' / 'dev'}: its rows stay in validation" in kept.guessed
+    for name, splits in {
+        "alone": {"train": 13},
+        "others": {"train": 8, "test_sft": 5},
+        "no test": {"train": 8, "val": 5},
+    }.items():
+        report = prepare([save_dataset(tmp_path / name, splits)], tmp_path / "b", changed(given, read=COLUMNS))
+        assert (report.split_by, report.rows_out) == ("group", 13), name
+    report = prepare([tmp_path / "ours" / "train"], tmp_path / "b", changed(given, read=COLUMNS))
+    assert (report.split_by, report.rows_out) == ("group", 8)  # one split named by itself is split anew
+
+
+def test_a_dataset_of_chats_needs_no_columns(tmp_path, given):
+    datasets = pytest.importorskip("datasets")
+    path = as_messages(tmp_path)
+    datasets.disable_progress_bars()
+    datasets.Dataset.from_json(str(path), cache_dir=str(tmp_path / "cache")).save_to_disk(tmp_path / "chats")
+    report = prepare([tmp_path / "chats"], tmp_path / "out", given)
+    assert said(tmp_path / "out") == set(CALLS) and f"{tmp_path / 'chats'}: rows of messages" in report.guessed
+
+
+def test_a_damaged_dataset_folder_is_one_sentence(tmp_path):
+    pytest.importorskip("datasets")
+    for name in ("dataset_info.json", "dataset_dict.json"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("{")
+        with pytest.raises(DialogueError, match="is no whole dataset folder"):
+            find_sources([tmp_path / name])
+
+
+def test_a_hub_name_is_a_dataset_with_splits(tmp_path, given, monkeypatch):
+    """The library takes a folder of that name below the working directory for the hub's, so no network is needed."""
+    pytest.importorskip("datasets")
+    monkeypatch.chdir(tmp_path)
+    for split, numbers in {"train": range(8), "test": range(8, 11)}.items():
+        write_rows(tmp_path / "owner" / "name" / f"{split}.jsonl", [{"x1": n, "x2": row_of(n)} for n in numbers])
+    report = prepare(["hub:owner/name"], tmp_path / "out", changed(given, read=ReadOptions(columns="transcript=x2")))
+    assert (report.rows_out, report.splits) == (11, {"train": 8, "validation": 0, "test": 3})
+    assert [source["path"] for source in report.sources] == ["hub:owner/name:train", "hub:owner/name:test"]
+    assert [source.name for source in find_sources(["hub:owner/name:test"], COLUMNS_OF_HUB)] == ["hub:owner/name:test"]
+    with pytest.raises(DialogueError, match="hub:owner/name:dev: no split 'dev' among train, test"):
+        find_sources(["hub:owner/name:dev"])
+
+
+COLUMNS_OF_HUB = ReadOptions(columns="transcript=x2")
+
+
+def row_of(number: int) -> str:
+    return f"PATIENT : j'ai mal, {nonsense(number)} OPÉRATEUR : Oui, je comprends."
+
+
+def test_a_wrong_hub_name_is_refused_before_any_network():
+    for name in ("hub:owner", "hub:../x", "hub:a/b:c:d"):
+        with pytest.raises(DialogueError, match="names no dataset"):
+            find_sources([name])
 
 
 def test_a_roster_beside_the_words_takes_the_names_out_and_is_never_written(tmp_path, given):

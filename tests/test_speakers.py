@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmft.prepare.call import RawTurn
-from llmft.prepare.readers.speakers import SURE, guess_file_roles, guess_roles, with_roles
+from llmft.prepare.readers.speakers import SURE, guess_roles, with_roles
 
 # (operator's words, patient's words) of small calls that somebody might have had
 CALLS = {
@@ -76,21 +76,6 @@ def test_a_third_speaker_goes_where_its_words_are():
 def test_a_guess_without_signs_is_not_sure():
     for turns in ((), (RawTurn("A", "oui"),), (RawTurn("A", "oui"), RawTurn("B", "non"))):
         assert guess_roles(turns).confidence < SURE
-
-
-def test_a_file_whose_names_keep_their_roles():
-    guess = guess_file_roles(call_of(*words) for words in CALLS.values())
-    assert guess.mapping == {"A": "operator", "B": "patient"}
-    assert guess.confidence >= SURE
-    assert "100% of 4 calls agree" in guess.reason
-
-
-def test_a_file_whose_names_change_sides_is_guessed_call_by_call():
-    calls = [call_of(*words, names=names) for words in CALLS.values() for names in (("A", "B"), ("B", "A"))]
-    guess = guess_file_roles(calls)
-    assert guess.confidence < SURE
-    assert "call by call" in guess.reason
-    assert guess_file_roles([]).mapping == {}
 
 
 def test_roles_are_set_and_turns_in_a_row_joined():

@@ -161,20 +161,20 @@ def test_forms_are_told_apart():
 
 
 BAD = {
-    '{"segments": [': ("", "not JSON at column 15"),
+    '{"segments": [': ("", "not whole JSON: it is cut off"),
     '{"segments": 1, "segments": []}': ("", "a key appears twice in one object"),
     '{"segments": [{"start": NaN, "text": "a"}]}': ("", "NaN is not a number of JSON"),
     '{"segments": [{"text": "\\ud800"}]}': ("", "a lone surrogate stands in the text"),
     "{}": ("", "neither Whisper's segments nor Amazon Transcribe's results"),
-    json.dumps([segment("A", "secret", -1)]): ("segments.0.start", "Input should be greater than or equal to 0"),
-    json.dumps([segment("A", "a"), segment("A", "secret", 3, 2)]): ("segments.1.end", "the segment ends before it starts"),
-    json.dumps([segment("A", "a", "secret")]): ("segments.0.start", "Input should be a valid number"),
-    json.dumps([segment("A", "a", "1e999")]): ("segments.0.start", "Input should be a finite number"),
-    json.dumps({"segments": [{"speaker": "A", "start": 1}]}): ("segments.0.text", "Field required"),
-    json.dumps({"segments": [segment(None, "secret")]}): ("segments", "no speaker is named; run the recogniser with diarisation"),
+    json.dumps([segment("A", "secret", -1)]): ("segments[0].start", "Input should be greater than or equal to 0"),
+    json.dumps([segment("A", "a"), segment("A", "secret", 3, 2)]): ("segments[1].end", "the segment ends before it starts"),
+    json.dumps([segment("A", "a", "secret")]): ("segments[0].start", "Input should be a valid number"),
+    json.dumps([segment("A", "a", "1e999")]): ("segments[0].start", "Input should be a finite number"),
+    json.dumps({"segments": [{"speaker": "A", "start": 1}]}): ("segments[0].text", "the field is missing"),
+    json.dumps({"segments": [segment(None, "secret")]}): ("segments", "no speaker is named; name them in the file"),
     json.dumps({"segments": [segment("A", " ")]}): ("segments", "no word was recognised"),
     json.dumps({"results": {"items": [{"type": "punctuation", "alternatives": []}]}}): (
-        "results.items.0.alternatives",
+        "results.items[0].alternatives",
         "Tuple should",
     ),
     "[" * 100_000: ("", "not JSON"),

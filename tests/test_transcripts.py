@@ -259,8 +259,8 @@ def test_subtitles_become_turns(tmp_path, name, text):
     ("text", "line", "field", "reason"),
     [
         ("", 1, "", "no cue such as"),
-        ("WEBVTT\n\n00:01.000 --> 00:02.000\nbonjour", 1, "cues", "no speaker is named; run the recogniser"),
-        ("WEBVTT\n\n00:03.000 --> 00:02.000\nPATIENT: bonjour", 3, "cues.1.end", "the cue ends before it starts"),
+        ("WEBVTT\n\n00:01.000 --> 00:02.000\nbonjour", 1, "cues", "no speaker is named; name them in the file"),
+        ("WEBVTT\n\n00:03.000 --> 00:02.000\nPATIENT: bonjour", 3, "cues[1].end", "the cue ends before it starts"),
         ("WEBVTT\n\n00:01.000 --> 00:02.000\nPATIENT: \0", 4, "", "a NUL character stands in the line"),
     ],
 )

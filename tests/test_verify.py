@@ -13,9 +13,10 @@ import tiny_export
 
 from llmft.errors import VerifyError
 from llmft.export import verify as verification
-from llmft.export.child import Child, ChildFailure
-from llmft.export.gguf_file import read_gguf
+from llmft.export.proof.child import Child, ChildFailure
+from llmft.export.proof.gguf_file import read_gguf
 from llmft.export.verify import Report, print_report
+from llmft.export.vocabulary import tokenizer
 from llmft.export.writer import export, export_file
 
 # llama: LLaMA 3.1's stretched rope and an untied head; gptj: as the embedded base
@@ -110,14 +111,24 @@ def test_other_template_is_found(llama: tuple[Path, Path, Path], tmp_path: Path)
     assert {"tokens, llama-cpp-python", "tokens, gpt4all 2.8.2"} <= failed(report)
 
 
-def test_second_first_token_is_found(llama: tuple[Path, Path, Path], tmp_path: Path) -> None:
+GUARD = "{%- if toolList is not defined %}{{- bos_token }}{%- endif %}"
+
+
+def test_second_first_token_is_found(llama: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The usual fault of published templates: an unconditional BOS, and the runtime adds its own."""
-    guard = "{%- if toolList is not defined %}{{- bos_token }}{%- endif %}"
-    path = change_and_export(llama, tmp_path, "chat_template.jinja", guard, "{{- bos_token }}")
+    monkeypatch.setattr(tokenizer, "with_one_bos", lambda template, *_: template)
+    path = change_and_export(llama, tmp_path, "chat_template.jinja", GUARD, "{{- bos_token }}")
     report = verify(path, *llama[:2], tiny_export.DIALOGUES, require_stop=False)
     assert failed(report) >= {"tokens, gpt4all 2.8.2", "first token"}
     assert outcome(report)["tokens, llama-cpp-python"]
     assert next(check.measured for check in report.checks if check.name == "first token") == "1, 2"
+
+
+def test_template_that_always_writes_the_first_token_is_mended(llama: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    path = change_and_export(llama, tmp_path, "chat_template.jinja", GUARD, "{{- bos_token }}")
+    report = verify(path, *llama[:2], tiny_export.DIALOGUES, require_stop=False)
+    assert report.passed, report.as_json()
+    assert next(check.measured for check in report.checks if check.name == "first token") == "1"
 
 
 def test_wrong_end_token_is_found(llama: tuple[Path, Path, Path], tmp_path: Path) -> None:

@@ -167,3 +167,80 @@ def save_adapter(folder: Path, base_dir: Path, family: str = "llama", **settings
     adapted.save_pretrained(folder)
     save_tokenizer(folder, family, model.config.vocab_size)
     return folder
+
+
+WINDOW = 256  # longer than the chats: llama.cpp's llama and phi3 know no sliding window
+
+
+def save_zoo_base(folder: Path, name: str, width: int = 64, **changes: Any) -> Path:
+    """Save the family ``name`` of tiny_zoo with weights far from zero, so that a wrong row order or scale cannot hide."""
+    import tiny_zoo
+    import torch
+    import transformers
+
+    kind = tiny_zoo.ZOO[name]
+    tokenizer = tiny_zoo.zoo_tokenizer(kind.template)
+    settings = {**kind.settings}
+    if kind.model == "GPTJ":
+        settings |= {"n_embd": width, "n_inner": 2 * width}
+    else:
+        settings |= {"hidden_size": width, "intermediate_size": 2 * width}
+    if kind.model in ("Mistral", "Phi3"):
+        settings["sliding_window"] = WINDOW if name != "phi-4" else None
+    settings |= changes
+    config_class = {"Gemma3": "Gemma3TextConfig"}.get(kind.model, f"{kind.model}Config")
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = getattr(transformers, config_class)(vocab_size=len(tokenizer) + 3, **settings, **ids)
+    torch.manual_seed(7)
+    model = getattr(transformers, f"{kind.model}ForCausalLM")(config)
+    is_gemma = kind.model.startswith("Gemma")
+    with torch.no_grad():
+        for parameter, weight in model.named_parameters():
+            centre = 1.0 if ("norm" in parameter or "ln_" in parameter) and not is_gemma else 0.0
+            weight.normal_(centre, 0.3 if weight.dim() == 1 else 0.12 * (64 / width) ** 0.5)
+        # some tokens stand out, as in a trained model: without, float16's rounding alone reorders the best two
+        model.get_output_embeddings().weight.mul_(torch.exp(0.5 * torch.randn(config.vocab_size, 1)))
+        silent = [tokenizer.eos_token_id, *range(len(tokenizer), len(tokenizer) + 3)]
+        model.get_input_embeddings().weight[silent] = 0
+        model.get_output_embeddings().weight[silent] = 0
+        if model.get_output_embeddings().bias is not None:
+            model.get_output_embeddings().bias[silent] = 0
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    _all_splits(folder / "tokenizer.json")
+    return folder
+
+
+def _all_splits(path: Path) -> None:
+    """Every way to make a piece of two pieces as a merge, in the order of the pieces: as transformers converts SentencePiece."""
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    model = tokenizer["model"]
+    if not model.get("byte_fallback"):
+        return
+    pieces = list(dict.fromkeys("".join(pair) for pair in model["merges"]))
+    cuts = [(piece[:i], piece[i:]) for piece in pieces for i in range(1, len(piece))]
+    model["merges"] = [list(cut) for cut in cuts if cut[0] in model["vocab"] and cut[1] in model["vocab"]]
+    path.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+
+
+def save_adapter_of(folder: Path, base_dir: Path, *, rows: int | None = None, **settings: Any) -> Path:
+    """Save a random adapter of any base, without a tokenizer; every trained tensor is moved away from its start.
+
+    ``rows``: the vocabulary is resized to so many before.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.float32)
+    if rows is not None:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+    chosen = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **settings}
+    adapted = get_peft_model(model, LoraConfig(**chosen))
+    torch.manual_seed(11)
+    with torch.no_grad():
+        for weight in adapted.parameters():
+            if weight.requires_grad:
+                weight.add_(torch.randn_like(weight) * 0.08)
+    adapted.save_pretrained(folder)
+    return folder

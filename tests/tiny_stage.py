@@ -17,7 +17,7 @@ from llmft.prepare.stage import PrepareOptions
 SECRET = "zorglub9371"
 SYLLABLES = [consonant + vowel for consonant in "bdklmrstv" for vowel in "aeo"]
 SPLIT_FILES = [f"{split}.jsonl" for split in SPLITS]
-JSON_FILES = [*SPLIT_FILES, "quarantine.jsonl", "duplicates.jsonl", "refused.jsonl", "lineage.jsonl"]
+JSON_FILES = [*SPLIT_FILES, "quarantine.jsonl", "duplicates.jsonl", "refused.jsonl", "warnings.jsonl", "lineage.jsonl"]
 FILES = sorted([*JSON_FILES, "DATA_CARD.md", "calls.duckdb", "report.html", "report.json", "versions.jsonl"])
 
 

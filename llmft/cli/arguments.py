@@ -22,7 +22,16 @@ def verb_parser(verbs: Verbs, name: str, summary: str, example: str) -> argparse
     return verb
 
 
+def take_config(arguments: argparse.Namespace) -> None:
+    """``--config RECIPE`` as the recipe; what argparse has taken for one is then an override."""
+    if getattr(arguments, "config", None) is not None:
+        if arguments.recipe != Path(DEMO):
+            arguments.overrides.insert(0, str(arguments.recipe))
+        arguments.recipe = arguments.config
+
+
 def recipe_arguments(verb: argparse.ArgumentParser) -> None:
     """The recipe and what overrides it."""
     verb.add_argument("recipe", nargs="?", default=DEMO, type=Path, help=f"recipe file (default {DEMO})")
     verb.add_argument("overrides", nargs="*", metavar="key=value", help="such as train.learning_rate=1e-4")
+    verb.add_argument("--config", type=Path, metavar="RECIPE", help="the recipe file, named as accelerate's own examples do")

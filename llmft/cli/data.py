@@ -15,24 +15,24 @@ def add_synthesize(verbs: Verbs) -> None:
         "synthesize",
         "make calls, or pretraining text, from the bundled knowledge base",
         "  llmft synthesize --count 3000 --seed 11 --output calls.jsonl\n"
+        "  llmft synthesize --personal-data --count 300 --output planted.jsonl\n"
         "  llmft synthesize --corpus --count 60000 --output data/corpus/corpus.jsonl",
     )
     verb.add_argument("--output", type=Path, required=True, help="JSONL file to write")
     verb.add_argument("--count", type=int, default=300, help="calls or documents (default 300)")
     verb.add_argument("--seed", type=int, default=1, help="the same seed makes the same file (default 1)")
-    verb.add_argument("--corpus", action="store_true", help="text for pretraining the embedded base instead of calls")
+    kind = verb.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--personal-data",
+        action="store_true",
+        help="plant invented personal data in the calls, and write where it stands to FILE.spans.jsonl",
+    )
+    kind.add_argument("--corpus", action="store_true", help="text for pretraining the embedded base instead of calls")
 
     def run(arguments: argparse.Namespace) -> None:
-        if arguments.corpus:
-            from llmft.prepare.synthetic.corpus import write_corpus
+        from llmft.data_verbs import synthesize_command
 
-            written = write_corpus(arguments.output, arguments.count, arguments.seed)
-        else:
-            from llmft.dialogue import write_dialogues
-            from llmft.prepare.synthetic.synthesize import synthesize
-
-            written = write_dialogues(arguments.output, synthesize(arguments.count, arguments.seed))
-        print(f"{arguments.output}: {written} lines")
+        synthesize_command(arguments)
 
     verb.set_defaults(run=run)
 
@@ -64,6 +64,7 @@ def add_prepare(verbs: Verbs) -> None:
     verb.add_argument("--audit", type=int, metavar="N", help="also write audit.html with N random calls to sign off")
     verb.add_argument("--folds", type=int, metavar="K", help="also write folds.jsonl for cross-validation")
     verb.add_argument("--parquet", action="store_true", help="also write the splits as Parquet")
+    verb.add_argument("--tokenizer", metavar="RECIPE", help="a recipe, or a tokenizer's folder: count tokens (default: estimate)")
     verb.add_argument("--seed", type=int, default=1, help="seed of the splits (default 1)")
     verb.add_argument("--count", type=int, help="DDXPlus: calls to make of each condition")
     verb.add_argument("--workers", type=int, help="processes (default: all cores)")
@@ -84,10 +85,17 @@ def add_deidentify(verbs: Verbs) -> None:
         verbs,
         "deidentify",
         "replace personal data by placeholders, row by row",
-        "  llmft deidentify --input notes.jsonl --output clean.jsonl",
+        "  llmft deidentify --input notes.jsonl --output clean.jsonl\n"
+        "  llmft deidentify --input planted.jsonl --score planted.spans.jsonl",
     )
     verb.add_argument("--input", type=Path, required=True, help='JSONL of {"id", "text"[, "lang"][, "roster"]} or of dialogues')
-    verb.add_argument("--output", type=Path, required=True, help="JSONL to write")
+    verb.add_argument("--output", type=Path, help="JSONL to write")
+    verb.add_argument(
+        "--score",
+        type=Path,
+        metavar="SPANS",
+        help='measure recall and precision, all layers together and each alone: JSONL of {"id", "turn", "start", "end", "label"}',
+    )
 
     def run(arguments: argparse.Namespace) -> None:
         from llmft.data_verbs import deidentify_command
@@ -105,7 +113,9 @@ def add_data(verbs: Verbs) -> None:
         "ask a prepared set, remove a person, sign off, label by hand",
         '  llmft data sql "SELECT specialty, count(*) FROM dialogues GROUP BY ALL" --set data/prepared/calls\n'
         "  llmft data erase --subject P-1042\n"
-        "  llmft data sign audit.json --set data/prepared/calls",
+        "  llmft data sign audit.json --set data/prepared/calls\n"
+        "  llmft data label --set data/prepared/calls --output tasks.json\n"
+        "  llmft data label --set data/prepared/calls --import project-1-export.json",
     )
     actions = verb.add_subparsers(title="actions", required=True, metavar="ACTION")
     asked = actions.add_parser("sql", help="ask calls.duckdb a question, read-only")
@@ -119,11 +129,13 @@ def add_data(verbs: Verbs) -> None:
     signed = actions.add_parser("sign", help="put a signed audit sheet into the set's report")
     signed.add_argument("audit", type=Path, help="the JSON that audit.html gave")
     signed.add_argument("--set", type=Path, required=True, help="prepared folder")
-    out = actions.add_parser("label", help="write a split for Label Studio or Argilla")
+    out = actions.add_parser("label", help="write a split for Label Studio or Argilla, or take people's labels back from them")
     out.add_argument("--set", type=Path, required=True, help="prepared folder")
-    out.add_argument("--split", default="train", help="train, validation or test")
-    out.add_argument("--form", choices=("label-studio", "argilla"), default="label-studio")
-    out.add_argument("--output", type=Path, required=True, help="JSON to write")
+    way = out.add_mutually_exclusive_group(required=True)
+    way.add_argument("--output", type=Path, help="JSON to write, for people to label")
+    way.add_argument("--import", type=Path, dest="answers", metavar="FILE", help="JSON that the tool exported, with labels")
+    out.add_argument("--split", choices=("train", "validation", "test"), default="train", help="to write (default train)")
+    out.add_argument("--form", choices=("label-studio", "argilla"), default="label-studio", help="of what is written")
     table = actions.add_parser("icd", help="import an ICD-10 table of your own (CSV of ATIH or SMT)")
     table.add_argument("file", type=Path)
     checked = actions.add_parser("protocols", help="check protocol files (YAML) of your own")

@@ -15,13 +15,31 @@ def add_export(verbs: Verbs) -> None:
         "export",
         "merge base and adapter and write GGUF files in one pass",
         "  llmft export recipes/demo-llama.yaml --quant Q4_0,Q4_K_M\n"
-        "  llmft export --base DIR --adapter DIR --output model.gguf --quant Q4_0",
+        "  llmft export --base DIR --adapter DIR --output model.gguf --quant Q4_0\n"
+        "  llmft export --base DIR --adapter A --adapter B --weight 0.7 --weight 0.3 --output model.gguf --quant Q4_K_M,Q8_0",
     )
     recipe_arguments(verb)
-    verb.add_argument("--quant", help="comma-separated: F16, Q8_0, Q4_0, Q4_K_M (default: the recipe's)")
-    verb.add_argument("--base", type=Path, help="base folder, for any PEFT adapter without a recipe")
-    verb.add_argument("--adapter", type=Path, help="adapter folder; none: the base alone")
-    verb.add_argument("--output", type=Path, help="GGUF file to write, with --base")
+    kinds = "F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q2_K_S Q3_K_S|M|L Q4_K_S|M Q5_K_S|M Q6_K IQ4_XS"
+    verb.add_argument("--quant", help=f"comma-separated, among {kinds} (default: the recipe's)")
+    verb.add_argument("--base", help="base folder or hub id, for any PEFT adapter without a recipe")
+    verb.add_argument(
+        "--adapter", type=Path, action="append", default=[], help="adapter folder; none: the base alone; several: a sum"
+    )
+    verb.add_argument("--weight", type=float, action="append", default=[], help="weight of each adapter in the sum (default 1)")
+    verb.add_argument("--output", type=Path, help="GGUF file to write, with --base; several quants: FILE-<quant>.gguf")
+    verb.add_argument("--adapter-only", action="store_true", help="write the adapter alone, for llama.cpp's --lora")
+    verb.add_argument("--into-nf4", action="store_true", help="merge into the weights that QLoRA saw, not the original ones")
+    verb.add_argument(
+        "--mix",
+        action="append",
+        default=[],
+        metavar="PATTERN=TYPE",
+        help="type of the tensors whose name matches, as ffn_down=Q6_K",
+    )
+    verb.add_argument(
+        "--imatrix", type=Path, help="importance matrix of llama-imatrix's (default: of the recipe's training calls)"
+    )
+    verb.add_argument("--split-gb", type=float, metavar="GB", help="split a file after so many gigabytes of weights")
     verb.add_argument("--force", action="store_true", help="replace files that exist")
 
     def run(arguments: argparse.Namespace) -> None:

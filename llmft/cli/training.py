@@ -38,6 +38,30 @@ def add_base(verbs: Verbs) -> None:
     verb.set_defaults(run=run)
 
 
+def add_preview(verbs: Verbs) -> None:
+    """The verb ``preview``."""
+    verb = verb_parser(
+        verbs,
+        "preview",
+        "show what a training would read and learn: rows with the trained tokens marked, lengths, what is too long",
+        "  llmft preview recipes/demo-llama.yaml\n"
+        "  llmft preview recipes/llama-3.1-8b-qlora.yaml train.max_tokens=1024 --rows 5 --html preview.html",
+    )
+    recipe_arguments(verb)
+    verb.add_argument("--split", default="train", choices=("train", "validation", "test"), help="whose rows (default train)")
+    verb.add_argument("--rows", type=int, default=3, help="how many rows to show, evenly taken (default 3)")
+    verb.add_argument("--html", type=Path, metavar="FILE", help="also write a page; it holds words of the calls")
+
+    def run(arguments: argparse.Namespace) -> None:
+        from llmft.recipe import load_recipe
+        from llmft.train.preview import preview
+
+        recipe = load_recipe(arguments.recipe, arguments.overrides)
+        preview(recipe, split=arguments.split, count=arguments.rows, html_path=arguments.html)
+
+    verb.set_defaults(run=run)
+
+
 def add_sft(verbs: Verbs) -> None:
     """The verb ``sft``."""
     verb = verb_parser(
@@ -57,6 +81,70 @@ def add_sft(verbs: Verbs) -> None:
 
         adapter_dir = sft(load_recipe(arguments.recipe, arguments.overrides), resume=arguments.resume, force=arguments.force)
         print(f"adapter: {adapter_dir}\ncurve:   {adapter_dir.parent / 'plots' / 'loss.png'}")
+
+    verb.set_defaults(run=run)
+
+
+def add_search(verbs: Verbs) -> None:
+    """The verb ``search``."""
+    verb = verb_parser(
+        verbs,
+        "search",
+        "try the recipe's search.ranges, lowest validation loss wins; a rerun goes on",
+        "  llmft search recipes/demo-llama.yaml search.trials=12 \\\n"
+        "      'search.ranges={train.learning_rate: {low: 1e-3, high: 1e-2, log: true}, lora.rank: {choices: [8, 32]}}'",
+    )
+    recipe_arguments(verb)
+
+    def run(arguments: argparse.Namespace) -> None:
+        from llmft.recipe import load_recipe
+        from llmft.train.search import search
+
+        folder = search(load_recipe(arguments.recipe, arguments.overrides))
+        print(f"report: {folder / 'report.md'}\nbest:   {folder / 'best.yaml'}")
+
+    verb.set_defaults(run=run)
+
+
+def add_crossval(verbs: Verbs) -> None:
+    """The verb ``crossval``."""
+    verb = verb_parser(
+        verbs,
+        "crossval",
+        "train and measure on each fold of `prepare --folds`: every metric with its interval; a rerun goes on",
+        "  llmft crossval recipes/demo-llama.yaml\n  llmft crossval recipes/demo-llama.yaml --loss-only",
+    )
+    recipe_arguments(verb)
+    verb.add_argument("--loss-only", action="store_true", help="measure the validation loss alone, and let nothing be answered")
+
+    def run(arguments: argparse.Namespace) -> None:
+        from llmft.verbs import crossval_command
+
+        crossval_command(arguments)
+
+    verb.set_defaults(run=run)
+
+
+def add_prefer(verbs: Verbs) -> None:
+    """The verb ``prefer``."""
+    verb = verb_parser(
+        verbs,
+        "prefer",
+        "go on from the SFT adapter with judged answers: corrected ones (DPO) or thumbs (KTO)",
+        "  llmft prefer recipes/demo-llama.yaml prefer.file=judged.jsonl\n"
+        "  llmft prefer recipes/demo-llama.yaml prefer.file=judged.jsonl prefer.method=kto\n"
+        "  llmft export recipes/demo-llama.yaml name=demo-llama-preferred",
+    )
+    recipe_arguments(verb)
+    verb.add_argument("--resume", action="store_true", help="go on from the last whole checkpoint")
+    verb.add_argument("--force", action="store_true", help="replace an earlier run of this name")
+
+    def run(arguments: argparse.Namespace) -> None:
+        from llmft.recipe import load_recipe
+        from llmft.train.preference import prefer
+
+        adapter_dir = prefer(load_recipe(arguments.recipe, arguments.overrides), resume=arguments.resume, force=arguments.force)
+        print(f"adapter: {adapter_dir}")
 
     verb.set_defaults(run=run)
 

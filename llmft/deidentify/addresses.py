@@ -9,9 +9,10 @@ from functools import cache
 from llmft.deidentify.announced import Kind, longest, read_code
 from llmft.deidentify.claims import first_claims
 from llmft.deidentify.institutions import INSTITUTION_WORDS, employers, hospitals
-from llmft.deidentify.numbers import has_digit, stretches, words
+from llmft.deidentify.numbers import stretches
 from llmft.deidentify.span import Span
 from llmft.deidentify.streets import STREET_WORDS, streets
+from llmft.deidentify.tokens import has_digit, matches_at, starts_of, words
 from llmft.deidentify.towns import Town, telling_words, towns
 
 LAYER = "addresses"
@@ -31,6 +32,7 @@ _PART_OF_BUILDING = re.compile(
     r"|\bFlat \d{1,3}[A-Za-z]?\b|(?<=\bin )flat \d{1,3}[a-z]?\b",
     re.IGNORECASE,
 )
+_POSTCODE_DIGITS = 5
 _FRENCH_POSTCODE = re.compile(r"(?:0[1-9]|[1-8]\d|9[0-8])\d{3}")
 _POSTCODE_WORDS = frozenset(("postal", "cp", "zip", "postcode", "cedex"))
 _ASKED_POSTCODE = re.compile(r"\b(?:code postal|cp|zip(?: code)?|postcode)\b[^\d.!]{0,40}$", re.IGNORECASE)
@@ -41,6 +43,7 @@ _CAPITALISED = re.compile(
 )
 _STATES = "AL|AK|AZ|AR|CA|CO|CT|DE|FL|GA|HI|ID|IL|IN|IA|KS|KY|LA|ME|MD|MA|MI"
 _STATES += "|MN|MS|MO|MT|NE|NV|NH|NJ|NM|NY|NC|ND|OH|OK|OR|PA|RI|SC|SD|TN|TX|UT|VT|VA|WA|WV|WI|WY"
+_LETTER_DIGIT = re.compile(r"[A-Za-z]\d")  # in every British and Canadian postcode
 _OTHER_POSTCODE = re.compile(
     r"\b(?:(?:[A-PR-UWYZ]\d[\dA-HJKPSTUW]?|[A-PR-UWYZ][A-HK-Y]\d[\dABEHMNPRVWXY]?) ?\d(?!(?:ND|RD|ST|TH|HR|NG|UG"
     r"|DG)\b)[ABD-HJLNP-UW-Z]{2}"
@@ -53,21 +56,21 @@ _TOUCHING = re.compile(r"[\s,]{0,3}(?:à\s+|in\s+)?")
 
 def find(text: str, lang: str) -> list[Span]:
     """[ADRESSE], [CODE_POSTAL], [VILLE], [HOPITAL] and [EMPLOYEUR] in ``text``."""
-    if not has_digit(text) and _triggers().isdisjoint(words(text)):
+    said = words(text)
+    if not has_digit(text) and _triggers().isdisjoint(said):
         return []
     seen_towns = list(towns(text, lang))
     found = [Span(start, _with_town(text, end, seen_towns), "HOPITAL", LAYER) for start, end in hospitals(text, lang)]
     found += _town_hospitals(text, seen_towns)
     found += [Span(start, end, "ADRESSE", LAYER) for start, end in streets(text, lang)]
-    said = words(text)
     if not _CODE_WORDS.isdisjoint(said):
         found += [Span(start, end, "ADRESSE", LAYER) for start, end in _entry_codes(text)]
-    if not _PART_WORDS.isdisjoint(said):
-        found += [Span(match.start(), match.end(), "ADRESSE", LAYER) for match in _PART_OF_BUILDING.finditer(text)]
+    parts = starts_of(text, _PART_WORDS)
+    found += [Span(match.start(), match.end(), "ADRESSE", LAYER) for match in matches_at(_PART_OF_BUILDING, text, parts)]
     found += _postcodes(text, lang, seen_towns, found)
     found += _placed_towns(text, seen_towns, found)
     found += [Span(start, end, "EMPLOYEUR", LAYER) for start, end in employers(text)]
-    return first_claims(found)
+    return first_claims(found) if found else found
 
 
 @cache
@@ -107,20 +110,23 @@ def _entry_codes(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _postcodes(text: str, lang: str, seen: list[Town], found: list[Span]) -> Iterator[Span]:
+    rows = [row for row in stretches(text) if sum(len(piece.digits) for piece in row) >= _POSTCODE_DIGITS]
     if lang == "en" and has_digit(text):
-        for pattern in (_OTHER_POSTCODE, _ZIP):
-            yield from (Span(match.start(), match.end(), "CODE_POSTAL", LAYER) for match in pattern.finditer(text))
+        if _LETTER_DIGIT.search(text):
+            yield from (Span(match.start(), match.end(), "CODE_POSTAL", LAYER) for match in _OTHER_POSTCODE.finditer(text))
+        if rows:
+            yield from (Span(match.start(), match.end(), "CODE_POSTAL", LAYER) for match in _ZIP.finditer(text))
     starts = {town.start: town.end for town in seen}
     street_ends = [span.end for span in found if span.label == "ADRESSE"]
     street_ends += [town.end for town in seen if town.sure]
     asked = not _POSTCODE_WORDS.isdisjoint(words(text))
-    for row in stretches(text):
+    for row in rows:
         for first, piece in enumerate(row):
             digits, last = piece.digits, first
-            while len(digits) < 5 and last + 1 < len(row):
+            while len(digits) < _POSTCODE_DIGITS and last + 1 < len(row):
                 last += 1
                 digits += row[last].digits
-            if len(digits) != 5 or not _FRENCH_POSTCODE.fullmatch(digits):
+            if len(digits) != _POSTCODE_DIGITS or not _FRENCH_POSTCODE.fullmatch(digits):
                 continue
             yield from _postcode(text, (piece.start, row[last].end), starts, street_ends, asked)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from llmft.deidentify.numbers import stretches
+from llmft.deidentify.numbers import Piece, stretches
 from llmft.deidentify.span import Span
 from llmft.deidentify.words import Words
 
@@ -26,24 +26,27 @@ _UNIT_AFTER = re.compile(
     r"minutes?|hours?|days?|weeks?|months?|point|out|miles?|sats?|times|and a half|in|at|to|or)\b)",
     re.IGNORECASE,
 )
+_DURATION_CHARS = 20
 _DURATION_BEFORE = re.compile(r"\b(?:il y a|depuis|pendant|dans|for|in)\s+$", re.IGNORECASE)
 
 
 def find_ages(words: Words) -> list[Span]:
     """The numbers of years, without the word "ans" after them."""
-    if _YEAR_WORDS.isdisjoint(words.words) and _PEOPLE.isdisjoint(words.words):
-        return []
     text = words.text
-    spans: list[Span] = []
-    for row in stretches(text):
-        for piece in row:
-            if (
-                len(piece.digits) < 4
-                and _OLD <= int(piece.digits) <= _OLDEST
-                and not _DURATION_BEFORE.search(text, 0, piece.start)
-            ):
-                aged = _YEARS_AFTER.match(text, piece.end) or _AGED_BEFORE.search(text, max(0, piece.start - 20), piece.start)
-                if not aged and not _UNIT_AFTER.match(text, piece.end):
-                    aged = _BARE_BEFORE.search(text, max(0, piece.start - 40), piece.start)
-                spans += [Span(piece.start, piece.end, "AGE90+", LAYER)] if aged else []
-    return spans
+    old = [piece for row in stretches(text) for piece in row if _is_old(piece)]
+    if not old or (_YEAR_WORDS.isdisjoint(words.unique) and _PEOPLE.isdisjoint(words.unique)):
+        return []
+    return [Span(piece.start, piece.end, "AGE90+", LAYER) for piece in old if _is_age(text, piece)]
+
+
+def _is_old(piece: Piece) -> bool:
+    return len(piece.digits) < 4 and _OLD <= int(piece.digits) <= _OLDEST
+
+
+def _is_age(text: str, piece: Piece) -> bool:
+    if _DURATION_BEFORE.search(text, max(0, piece.start - _DURATION_CHARS), piece.start):
+        return False
+    if _YEARS_AFTER.match(text, piece.end) or _AGED_BEFORE.search(text, max(0, piece.start - 20), piece.start):
+        return True
+    before = None if _UNIT_AFTER.match(text, piece.end) else _BARE_BEFORE.search(text, max(0, piece.start - 40), piece.start)
+    return before is not None

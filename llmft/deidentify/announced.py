@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
-from llmft.deidentify.numbers import stretches
+from llmft.deidentify.numbers import pieces_by_start, stretches
+from llmft.deidentify.tokens import tokens
 
 # What announces which number. The names of the groups are keys of KINDS.
 _ANNOUNCEMENT = re.compile(
@@ -20,21 +23,22 @@ _ANNOUNCEMENT = re.compile(
     r"|(?P<IBAN>\biban\b|\brib\b)"
     r"|(?P<CARTE>carte (?:bancaire|bleue|de cr[ée]dit)|(?:credit|debit|bank) card|card number|\bcb\b)"
     r"|(?P<MUTUELLE>mutuelle|adh[ée]rente?|num[ée]ro de contrat|policy|member(?:ship)? (?:number|id)|subscriber|insurance)"
-    r"|(?P<IPP>\bi ?p ?p\b|\bm ?r ?n\b|medical record|(?:patient|hospital) (?:id|number|identifier)|identifiant permanent"
-    r"|(?:identifiant|num[ée]ro)(?: de)? patient)"
+    r"|(?P<IPP>\bi ?p ?p\b|\bm ?r ?n\b|medical record|(?:(?:in|out)?patient|hospital) (?:id|number|identifier)"
+    r"|identifiant permanent|(?:identifiant|num[ée]ro)(?: de)? patient)"
     r"|(?P<NUM_DOSSIER>dossier|\bnda\b|num[ée]ro (?:d['’ ]|de |du )(?:admission|venue|s[ée]jour|r[ée]f[ée]rence|facture)"
     r"|(?:file|case|record|reference|admission|claim|account|chart) (?:number|no\b|id\b))"
     r"|(?P<PLAQUE>\bplaques?\b|immatricul\w+|(?:license|licence|number) plate|registration)"
     r"|(?P<IDENTIFIANT>passe?port|carte d['’ ]identit[ée]|permis de conduire|identifiant|driv\w+ licen[cs]e|national insurance)",
     re.IGNORECASE,
 )
-_WORDS_LIST = """
-    sécurité securité sécu secu vitale nir security ssn nhs rpps adeli adéli finess siren siret iban rib card carte cb mutuelle
-    adhérent adhérente adherent contrat policy member membership subscriber insurance ipp mrn record patient hospital identifiant
-    dossier nda numéro numero number no id file case plaque plaques plate registration passeport passport permis license licence
-    immatriculé immatriculée immatriculation immatricule h p r
+# The first letters of the words that an announcement begins with: the pattern is tried at those words alone.
+_HEADS_LIST = """
+    sécu secu cart nir soci ssn n nhs r rpps adél adel fine sire iban rib cred debi bank card cb mutu adhé adhe numé nume poli
+    memb subs insu i ipp m mrn medi pati outp inpa hosp iden doss nda file case reco refe admi clai acco char plaq imma lice numb
+    regi pass perm driv nati
 """
-_WORDS = frozenset(_WORDS_LIST.split())
+_HEADS = frozenset(_HEADS_LIST.split())
+_HEAD_LETTERS = 4
 _BETWEEN = re.compile(
     r"(?:[\s:,°.'’=#()–]|\b(?:num[ée]ro|num|number|no|n°|est|c['’]|is|it['’]s|it|le|la|the|my|mon|ma|sociale?|m[ée]dical|id|"
     r"patient|euh|um|uh|alors|so|donc|permanent|identifier|card|plate|license|bien|oui|voici|c|n|s|vitale|adh[ée]rent)\b)*",
@@ -86,28 +90,32 @@ class Value(NamedTuple):
     kind: str = ""  # a key of KINDS
 
 
-def announced(text: str, said: frozenset[str]) -> Iterator[Value]:
-    """Values that an announcement in ``text`` makes plausible; ``said`` are the text's lower-case words."""
-    if _WORDS.isdisjoint(said):
-        return
-    rows = [row for row in stretches(text) if len(row) > 1 or len(row[0].digits) > 1]
-    for match in _announcements(text, [row[0].start for row in rows]):
-        name = match.lastgroup or ""
-        kind = KINDS[name]
-        between = _BETWEEN.match(text, match.end())
-        start = between.end() if between else match.end()
-        value = _plate(text, start) if name == "PLAQUE" else longest(read_code(text, start, kind.letters), kind)
-        if value is not None:
-            yield value._replace(kind=name)
+@lru_cache(maxsize=64)
+def announced(text: str) -> tuple[Value, ...]:
+    """Values that an announcement in ``text`` makes plausible."""
+    return tuple(value for match in _announcements(text) if (value := _announced_by(text, match)))
 
 
-def _announcements(text: str, starts: list[int]) -> Iterator[re.Match[str]]:
-    """Announcements in the last characters before each of ``starts``; nothing else of the text is searched."""
-    searched = 0
-    for start in starts:
-        for match in _ANNOUNCEMENT.finditer(text, max(searched, start - _REACH), start):
-            yield match
-            searched = match.end()
+def _announced_by(text: str, match: re.Match[str]) -> Value | None:
+    name = match.lastgroup or ""
+    between = _BETWEEN.match(text, match.end())
+    start = between.end() if between else match.end()
+    kind = KINDS[name]
+    value = _plate(text, start) if name == "PLAQUE" else longest(read_code(text, start, kind.letters), kind)
+    return value and value._replace(kind=name)
+
+
+def _announcements(text: str) -> Iterator[re.Match[str]]:
+    """Announcements in the last characters before a number of two digits or more."""
+    read = tokens(text)
+    last = searched = 0
+    for number in [row[0].start for row in stretches(text) if len(row) > 1 or len(row[0].digits) > 1]:
+        first = bisect_left(read.starts, number - _REACH, last)
+        last = bisect_left(read.starts, number, first)
+        for start, word in zip(read.starts[first:last], read.words[first:last], strict=True):
+            if word[:_HEAD_LETTERS] in _HEADS and start >= searched and (match := _ANNOUNCEMENT.match(text, start, number)):
+                yield match
+                searched = match.end()
 
 
 def _plate(text: str, start: int) -> Value | None:
@@ -121,7 +129,7 @@ def read_code(text: str, start: int, letters: bool = True, longest_word: int = 1
 
     A number in words counts as its digits; ``letters`` allows anything but numbers, ``longest_word`` small letters in a row.
     """
-    pieces = {piece.start: piece for row in stretches(text) for piece in row}
+    pieces = pieces_by_start(text)
     read: list[Value] = []
     position, characters = start, ""
     while chunk := _CHUNK.match(text, position):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 from llmft.deidentify.claims import first_claims
-from llmft.deidentify.numbers import NUMBER_WORDS, digits_in, words
+from llmft.deidentify.numbers import NUMBER_WORDS, digits_in
 from llmft.deidentify.phones import LAYER, find_phones
 from llmft.deidentify.span import Span
+from llmft.deidentify.tokens import words
 
 __all__ = ["digits_in", "find"]
 

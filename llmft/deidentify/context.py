@@ -5,8 +5,9 @@ The patterns are look-ups of words, so they read punctuated text and bare speech
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import NamedTuple
 
 from llmft.deidentify.ages import find_ages
 from llmft.deidentify.cues import cues, phrases
@@ -29,10 +30,15 @@ Name = tuple[list[int], str]  # its words and the label of a name of one word
 def find_context(words: Words) -> list[Span]:
     """Names [NOM], [PRENOM], [MEDECIN] that a phrase announces, spelled names, and ages of ninety and more."""
     spans = [words.span(found.first, found.last, "NOM", LAYER) for found in spellings(words) if found.sure]
-    triggers = _triggers()
-    for i, word in enumerate(words.words):
-        if word in triggers:
-            for places, alone in _announced(words, i, word):
+    triggers, said = _triggers(), words.words
+    for i in [i for i, word in enumerate(said) if word in triggers]:
+        trigger = triggers[said[i]]
+        ends = (*trigger.phrases.get(said[i - 1] if i else "", ()), *trigger.single)
+        if trigger.alone:
+            for places, alone in _announced_alone(words, i):
+                spans += person_spans(words, places, LAYER, alone)
+        if ends:
+            for places, alone in _announced(words, i, ends):
                 spans += person_spans(words, places, LAYER, alone)
     return spans + find_ages(words)
 
@@ -46,30 +52,35 @@ _KINDS = {
 }
 
 
+Ends = Sequence[tuple[tuple[str, ...], str]]  # phrases and their kinds
+
+
+class Trigger(NamedTuple):
+    """What one word may announce, alone or as the end of a phrase."""
+
+    alone: bool  # a title, a relation, a doctor
+    single: Ends  # it is the phrase
+    phrases: dict[str, Ends]  # by the word before; longest first
+
+
 @cache
-def _triggers() -> dict[str, tuple[tuple[tuple[str, ...], str], ...]]:
-    """Words that may announce a name ─▶ the phrases that end with them, each with its kind."""
-    triggers: dict[str, list[tuple[tuple[str, ...], str]]] = {
-        word: [] for word in ("m", *cues().titles, *cues().relations, *cues().doctors)
+def _triggers() -> dict[str, Trigger]:
+    """Words that may announce a name."""
+    ends = [(phrase, kind) for kind in (*_KINDS, "trailing_phrases", "questions") for phrase in phrases(kind)]
+    by_end: dict[str, dict[str, list[tuple[tuple[str, ...], str]]]] = {}
+    for phrase, kind in sorted(ends, key=lambda end: -len(end[0])):
+        before = phrase[-2] if len(phrase) > 1 else ""
+        by_end.setdefault(phrase[-1], {}).setdefault(before, []).append((phrase, kind))
+    alone = {"m", *cues().titles, *cues().relations, *cues().doctors}
+    return {
+        word: Trigger(word in alone, by_end.get(word, {}).pop("", ()), dict(by_end.get(word, {}))) for word in {*alone, *by_end}
     }
-    for kind in (*_KINDS, "trailing_phrases", "questions"):
-        for phrase in phrases(kind):
-            triggers.setdefault(phrase[-1], []).append((phrase, kind))
-    return {word: tuple(sorted(ends, key=lambda end: -len(end[0]))) for word, ends in triggers.items()}
 
 
-def _announced(words: Words, i: int, word: str) -> Iterator[Name]:
-    """The names that word ``i``, or the phrases that end with it, announce."""
-    around = cues()
-    if word in around.titles or (word == "m" and words.gaps[i + 1].startswith(". ")):
-        yield name_from(words, i + 1, Trust.TITLE) if _after_title(words, i) else [], _title_label(word)
-    if i and words.words[i - 1] in around.possessives:
-        if word in around.relations:
-            yield _after_relation(words, i), "PRENOM"
-        if word in around.doctors:
-            yield _after_doctor(words, i), "MEDECIN"
+def _announced(words: Words, i: int, ends: Ends) -> Iterator[Name]:
+    """The names that phrases which end with word ``i`` announce."""
     done = set()
-    for phrase, kind in _triggers()[word]:
+    for phrase, kind in ends:
         if kind not in done and _ends(words, i, phrase):
             done.add(kind)
             if kind in _KINDS:
@@ -79,17 +90,27 @@ def _announced(words: Words, i: int, word: str) -> Iterator[Name]:
             elif kind == "questions":
                 yield _answer(words, i)
             else:
-                yield name_before(words, i + 1 - len(phrase), around.before_caller), ""
+                yield name_before(words, i + 1 - len(phrase), cues().before_caller), ""
+
+
+def _announced_alone(words: Words, i: int) -> Iterator[Name]:
+    """The name after a title, or after "my husband", "my doctor"."""
+    around, word = cues(), words.words[i]
+    if word in around.titles or (word == "m" and words.gaps[i + 1].startswith(". ")):
+        yield name_from(words, i + 1, Trust.TITLE) if _after_title(words, i) else [], _title_label(word)
+    if i and words.words[i - 1] in around.possessives:
+        if word in around.relations:
+            yield _after_relation(words, i), "PRENOM"
+        if word in around.doctors:
+            yield _after_doctor(words, i), "MEDECIN"
 
 
 def _ends(words: Words, i: int, phrase: tuple[str, ...]) -> bool:
     """Whether ``phrase`` ends with word ``i``, all of it in one text."""
-    before = len(phrase) - 1
-    if before == 0:
-        return True
-    if i < before or words.words[i - 1] != phrase[-2] or tuple(words.words[i - before : i + 1]) != phrase:
+    first = i + 1 - len(phrase)
+    if first < 0 or tuple(words.words[first : i + 1]) != phrase:
         return False
-    return not any(map(words.new_text, range(i - before + 1, i + 1)))
+    return not any(map(words.new_text, range(first + 1, i + 1)))
 
 
 def _title_label(word: str) -> str:

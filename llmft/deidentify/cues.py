@@ -16,6 +16,7 @@ class Cues:
     doctor_titles: frozenset[str]
     titles: frozenset[str]  # of doctors too
     particles: frozenset[str]
+    name_links: frozenset[str]
     saints: frozenset[str]
     medicines: frozenset[str]  # called like a person
     medicine_words: frozenset[str]

@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator
 
 from llmft.deidentify.claims import first_claims
-from llmft.deidentify.numbers import Piece, stretches, words
+from llmft.deidentify.numbers import Piece, pieces_by_end, pieces_by_start, stretches
 from llmft.deidentify.span import Span
+from llmft.deidentify.tokens import matches_at, starts_of
 
 LAYER = "dates"
 _MONTHS_FR = "janvier|février|fevrier|mars|avril|mai|juin|juillet|août|aout|septembre|octobre|novembre|décembre|decembre"
@@ -56,6 +57,7 @@ _DAY_MONTH = re.compile(
     r"|(?<=\bau )(?:0?[1-9]|[12]\d|3[01])/0[1-9](?![\d/])",
     re.IGNORECASE,
 )
+_BIRTH_REACH, _DATE_REACH = 100, 60  # characters before a date, or bare numbers, in which a word of birth counts
 _TO_BIRTH = re.compile(
     rf"{_BORN}(?:[\s:,.?’'¶-]|\b(?:le|la|oui|yes|votre|your|alors|the|on|in|en|est|is|c|cest|it|s|euh|um|donc|alors|de|l|an|année|au|mon|my|ma|date|of)\b)*$",
     re.IGNORECASE,
@@ -68,23 +70,30 @@ _STREET_NAME = re.compile(
 
 def find(text: str, lang: str) -> list[Span]:
     """Dates of birth [DATE_NAISSANCE] and other dates [DATE] in ``text``."""
-    said = words(text)
-    months, births = not _MONTH_WORDS.isdisjoint(said), not _BIRTH_WORDS.isdisjoint(said) or "o.b" in text or "O.B" in text
-    places: list[tuple[int, int]] = []
-    if any(len(row) > 1 or len(row[0].digits) == 8 for row in stretches(text)):
-        places += [match.span() for pattern in (_NUMERIC, _GLUED, _DAY_MONTH) for match in pattern.finditer(text)]
-        places = [place for place in places if _is_date_form(text[place[0] : place[1]])]
-    if months:
-        places += _around_months(text, births)
+    births = starts_of(text, _BIRTH_WORDS)
+    if "o.b" in text or "O.B" in text:  # "d.o.b."
+        births = sorted({*births, *starts_of(text, frozenset("d"))})
+    places = _numeric(text)
+    if months := starts_of(text, _MONTH_WORDS):
+        places += _around_months(text, months, bool(births))
     if births:
-        places += _after_birth(text, places)
-    return first_claims(Span(start, end, _label(text, start, births), LAYER) for start, end in places)
+        places += _after_birth(text, places, births)
+    return first_claims(Span(start, end, _label(text, start, births), LAYER) for start, end in places) if places else []
 
 
-def _label(text: str, start: int, births: bool) -> str:
-    before = text[max(0, start - 100) : start]
-    born = births and (_BIRTH.search(before) or _BIRTH_ANSWER.search(before))
-    return "DATE_NAISSANCE" if born else "DATE"
+def _numeric(text: str) -> list[tuple[int, int]]:
+    """Dates in digits."""
+    rows = [row for row in stretches(text) if len(row) > 1 or len(row[0].digits) == 8]
+    starts = [piece.start for row in rows for piece in row if not piece.spoken]
+    found = [match.span() for pattern in (_NUMERIC, _GLUED, _DAY_MONTH) for match in matches_at(pattern, text, starts)]
+    return [place for place in found if _is_date_form(text[place[0] : place[1]])]
+
+
+def _label(text: str, start: int, births: list[int]) -> str:
+    if not any(start - _BIRTH_REACH <= birth < start for birth in births):
+        return "DATE"
+    before = text[max(0, start - _BIRTH_REACH) : start]
+    return "DATE_NAISSANCE" if _BIRTH.search(before) or _BIRTH_ANSWER.search(before) else "DATE"
 
 
 def _is_date_form(written: str) -> bool:
@@ -99,11 +108,9 @@ def _is_date_form(written: str) -> bool:
     return all(0 < part <= 31 for part in day_month) and min(day_month) <= 12
 
 
-def _around_months(text: str, births: bool) -> Iterator[tuple[int, int]]:
-    pieces = [piece for row in stretches(text) for piece in row]
-    by_start = {piece.start: piece for piece in pieces}
-    by_end = {piece.end: piece for piece in pieces}
-    for month in _MONTH.finditer(text):
+def _around_months(text: str, months: list[int], births: bool) -> Iterator[tuple[int, int]]:
+    by_start, by_end = pieces_by_start(text), pieces_by_end(text)
+    for month in matches_at(_MONTH, text, months):
         if _STREET_NAME.search(text, max(0, month.start() - 45), month.start()):
             continue
         day_start = _day_before(text, month.start(), by_end)
@@ -175,16 +182,19 @@ def _ends_here(text: str, position: int) -> bool:
     return re.match(r"\s*(?:$|[.,;?!\n)])", text[position : position + 4]) is not None
 
 
-def _after_birth(text: str, places: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def _after_birth(text: str, places: list[tuple[int, int]], births: list[int]) -> Iterator[tuple[int, int]]:
     """Dates in bare numbers and years that only a word of birth makes a date: "né le 12 03 56", "born in 1956"."""
     for row in stretches(text):
-        if any(start <= row[0].start < end for start, end in places):
+        number = row[0].start
+        if not any(number - _DATE_REACH <= birth < number for birth in births):
             continue
-        if not _TO_BIRTH.search(text, max(0, row[0].start - 60), row[0].start):
+        if any(start <= number < end for start, end in places) or not _TO_BIRTH.search(
+            text, max(0, number - _DATE_REACH), number
+        ):
             continue
         end = _bare_date_end(text, row)
         if end is not None:
-            yield row[0].start, end
+            yield number, end
 
 
 def _bare_date_end(text: str, row: tuple[Piece, ...]) -> int | None:

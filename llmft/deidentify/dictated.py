@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from llmft.deidentify.numbers import NUMBER_WORDS, TOKEN, Piece, spoken_number
+from llmft.deidentify.numbers import NUMBER_WORDS, Piece, spoken_number
+from llmft.deidentify.tokens import TOKEN
 
 _BETWEEN_LIST = """
     euh heu hum hein alors puis ensuite et après apres enfin bon ben bah voilà voila donc oui ouais ok okay attendez attends
@@ -48,25 +49,30 @@ class Part(NamedTuple):
     characters: str
 
 
-def chains(text: str, rows: Chain) -> Iterator[list[Sequence[Piece]]]:
-    """Rows of numbers that may be one dictation: only words such as "euh", "oui" or "clé" stand between."""
+def chains(text: str, rows: Chain, fewest: int) -> Iterator[list[Sequence[Piece]]]:
+    """Rows that may be one dictation of ``fewest`` digits or more: only words such as "euh", "oui" or "clé" stand between."""
     chain: list[Sequence[Piece]] = []
     for row in rows:
         if len(row) == 1 and len(row[0].digits) == 1 and row[0].spoken and _COUNTED.match(text, row[0].end):
             continue
         if chain and not _goes_on(text, chain[-1][-1].end, row[0].start):
-            yield chain
+            if _digits(chain) >= fewest:
+                yield chain
             chain = []
         chain.append(row)
-    if chain:
+    if _digits(chain) >= fewest:
         yield chain
+
+
+def _digits(chain: Chain) -> int:
+    return sum(len(piece.digits) for row in chain for piece in row)
 
 
 def _goes_on(text: str, end: int, start: int) -> bool:
     if start - end > _MAX_GAP:
         return False
     gap = text[end:start]
-    return _CORSICA.fullmatch(gap) is not None or all(word in _BETWEEN for word in TOKEN.findall(gap.lower()))
+    return _BETWEEN.issuperset(TOKEN.findall(gap.lower())) or _CORSICA.fullmatch(gap) is not None
 
 
 def proven(text: str, chain: Chain, lengths: Sequence[int], is_valid: Callable[[str], bool], head: str) -> Iterator[Part]:

@@ -9,32 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from llmft.deidentify.external import Recogniser
+from llmft.deidentify.record import LEFT, deidentify_record
 from llmft.deidentify.span import Roster
-from llmft.deidentify.stage import LAYERS, Deidentified, deidentify, residual
-from llmft.dialogue import Dialogue, Fault, Record, Turn, parse_dialogue
+from llmft.deidentify.stage import LAYERS, deidentify, residual
+from llmft.dialogue import Dialogue, Fault, Record, fault_of, parse_dialogue
 from llmft.errors import DialogueError
 from llmft.run import atomic_path
-
-VERSION = "1"  # of the layers, written into a dialogue's `deid`
-
-
-class RosterRow(Record):
-    """The people of a call as a row tells them; see :class:`Roster`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    patient: tuple[str, ...] = ()
-    relatives: tuple[str, ...] = ()
-    operators: tuple[str, ...] = ()
-    doctors: tuple[str, ...] = ()
-    phones: tuple[str, ...] = ()
-    emails: tuple[str, ...] = ()
-    addresses: tuple[str, ...] = ()
-    cities: tuple[str, ...] = ()
-    identifiers: tuple[str, ...] = ()
+from llmft.strict_json import JsonRuleError, parse_json
 
 
 class TextRow(Record):
@@ -43,7 +27,11 @@ class TextRow(Record):
     id: str = Field(min_length=1)
     text: str
     lang: Literal["fr", "en"] = "fr"
-    roster: RosterRow = RosterRow()
+    roster: Roster = Roster()
+
+
+class _WithRoster(Record):
+    roster: Roster
 
 
 @dataclass(frozen=True)
@@ -108,60 +96,54 @@ def _tell(path: Path, faults: list[Fault]) -> None:
             file.write(json.dumps({"line": fault.line, "field": fault.field, "reason": fault.reason}, ensure_ascii=False) + "\n")
 
 
-def _clean_line(line: str, file: str, number: int, layers: Sequence[str], external: Recogniser | None) -> _Done | Fault:
+@dataclass(frozen=True)
+class Row:
+    """A row of the input: a text or a whole dialogue, and the roster that stands with it."""
+
+    value: TextRow | Dialogue
+    roster: Roster
+
+
+def parse_row(line: str, file: str, number: int) -> Row | Fault:
+    """A line of ``{"id", "text"[, "lang"][, "roster"]}``, or of a dialogue with or without a roster; or what is wrong with it."""
     try:
         line.encode("utf-8")
-        row = json.loads(line)
+        row = parse_json(line)
         if not isinstance(row, dict):
             return Fault(file, number, "", "not a JSON object")
-        if "turns" in row:
-            return _clean_dialogue(line, row, file, number, layers, external)
-        text_row = TextRow.model_validate_json(json.dumps(row))
+        if "turns" not in row:
+            text_row = TextRow.model_validate_json(json.dumps(row))
+            return Row(text_row, text_row.roster)
+        known = row.pop("roster", None)
+        with_roster = _WithRoster.model_validate_json(json.dumps({"roster": {} if known is None else known}))
     except UnicodeEncodeError:
         return Fault(file, number, "", "the line is not valid UTF-8")
     except ValidationError as error:
-        return _fault(error, file, number)
-    except (ValueError, RecursionError):
-        return Fault(file, number, "", "not JSON")
-    roster = Roster(**text_row.roster.model_dump())
-    done = deidentify((text_row.text,), text_row.lang, roster, layers, external)
-    if left := residual(done.texts, roster):
-        return Fault(file, number, "text", f"a {left[0][1]} hit is left after de-identification; look at this row")
-    kept = {"id": text_row.id, "text": done.texts[0]} | ({"lang": row["lang"]} if "lang" in row else {})
-    return _Done(kept, done.counts)
+        return fault_of(error, file, number)
+    except JsonRuleError as error:
+        return Fault(file, number, "", str(error))
+    dialogue = parse_dialogue(json.dumps(row), file, number)
+    return dialogue if isinstance(dialogue, Fault) else Row(dialogue, with_roster.roster)
 
 
-def _fault(error: ValidationError, file: str, number: int) -> Fault:
-    """The first fault of a row, without any of its words: an unknown key could hold some."""
-    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    path = [str(part) for part in first["loc"]]
-    known = {*TextRow.model_fields, *RosterRow.model_fields}
-    field_name = ".".join(part if part in known or part.isdigit() else "(unknown key)" for part in path)
-    return Fault(file, number, field_name, first["msg"].removeprefix("Value error, "))
+def _clean_line(line: str, file: str, number: int, layers: Sequence[str], external: Recogniser | None) -> _Done | Fault:
+    row = parse_row(line, file, number)
+    if isinstance(row, Fault):
+        return row
+    if isinstance(row.value, Dialogue):
+        return _clean_dialogue(row.value, row.roster, file, number, layers, external)
+    done = deidentify((row.value.text,), row.value.lang, row.roster, layers, external)
+    if left := residual(done.texts, row.roster):
+        return Fault(file, number, "text", LEFT.format(left[0][1]))
+    kept = {"id": row.value.id, "text": done.texts[0]}
+    return _Done(kept | row.value.model_dump(include={"lang"}, exclude_unset=True), done.counts)
 
 
 def _clean_dialogue(
-    line: str, row: dict[str, Any], file: str, number: int, layers: Sequence[str], external: Recogniser | None
+    dialogue: Dialogue, roster: Roster, file: str, number: int, layers: Sequence[str], external: Recogniser | None
 ) -> _Done | Fault:
-    roster_row = row.pop("roster", None)
-    roster = Roster(**RosterRow.model_validate_json(json.dumps(roster_row)).model_dump()) if roster_row is not None else Roster()
-    dialogue = parse_dialogue(line if roster_row is None else json.dumps(row), file, number)
-    if isinstance(dialogue, Fault):
-        return dialogue
-    done = deidentify([turn.text for turn in dialogue.turns], dialogue.lang, roster, layers, external)
-    if left := residual(done.texts, roster):
-        turn, kind = left[0]
-        return Fault(file, number, f"turns.{turn}.text", f"a {kind} hit is left after de-identification; look at this row")
-    turns = tuple(_moved(turn, k, done) for k, turn in enumerate(dialogue.turns))
-    note = {"status": "done", "version": VERSION, "mode": "placeholder", "counts": done.counts, "residual_check": "pass"}
-    cleaned: Dialogue = dialogue.model_copy(update={"turns": turns, "deid": note})
-    return _Done(cleaned.model_dump(exclude_defaults=True, mode="json"), done.counts)
-
-
-def _moved(turn: Turn, number: int, done: Deidentified) -> Turn:
-    """The turn with placeholders; evidence keeps its place in the words, or loses its span when they were replaced."""
-    evidence = tuple(
-        mention.model_copy(update={"span": done.moved(number, *mention.span)}) if mention.span else mention
-        for mention in turn.evidence
-    )
-    return turn.model_copy(update={"text": done.texts[number], "evidence": evidence})
+    done = deidentify_record(dialogue, roster, layers, external)
+    if done.left:
+        field_name, kind = done.left[0]
+        return Fault(file, number, field_name, LEFT.format(kind))
+    return _Done(done.dialogue.model_dump(exclude_defaults=True, mode="json"), done.counts)

@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from llmft.deidentify.announced import KINDS, Value, announced, read_code
 from llmft.deidentify.claims import first_claims
 from llmft.deidentify.dictated import chains, keyed, proven
-from llmft.deidentify.numbers import Piece, has_digit, stretches, words
+from llmft.deidentify.numbers import Piece, stretches
 from llmft.deidentify.span import Span
+from llmft.deidentify.tokens import TOKEN, has_digit
 
 LAYER = "identifiers"
 _CORSICA = re.compile(r"[\s.\-/]*[ab][\s.\-/]*", re.IGNORECASE)  # the letter of departments 2A and 2B
 _NIR_HEAD = re.compile(r"[1-478]\d\d(?:0[1-9]|1[0-2]|[2-9]\d)")  # sex, year, month; months from 20 on are pseudo months
 _CARD_HEAD = re.compile(r"4|5[0-8]|6[0-9]|2[2-7]|3[04-9]")
 _CARD_GROUPS = frozenset({(4, 4, 4, 4), (4, 6, 5), (4, 4, 4, 4, 3)})
-_LUHN_KINDS = {"RPPS": (11,), "FINESS": (9,), "SIREN": (9, 14)}
+_RPPS_LENGTH = 11
+_LUHN_KINDS = {"RPPS": (_RPPS_LENGTH,), "FINESS": (9,), "SIREN": (9, 14)}
+_FEWEST = 9  # digits of the shortest number with a checksum
 _NEAR = 60  # characters before a dictation in which its name is said
 _CARD_WORDS = frozenset(("carte", "card", "cb", "visa", "mastercard", "amex"))
-_IBAN_HEAD = re.compile(r"\b([a-z])[ .,-]{0,2}([a-z])(?=[\s.,-]*\d|[\s.,-]+[a-zé])", re.IGNORECASE)
+_IBAN_HEAD = re.compile(r"\b([a-z])[ .,-]{0,2}([a-z])[ .,-]{0,3}$", re.IGNORECASE)
+_IBAN_HEAD_CHARS = 7  # the longest match of the pattern
 _IBAN_COUNTRIES = frozenset(
     ("FR", "GB", "DE", "BE", "CH", "LU", "ES", "IT", "PT", "NL", "IE", "MC", "AT", "PL", "SE", "DK", "NO", "FI")
 )
@@ -57,34 +61,34 @@ def find(text: str, lang: str) -> list[Span]:
     if not rows:
         return []
     counts = [sum(len(piece.digits) for piece in row) for row in rows]
-    most = max(counts)
-    spans = checksummed(text) if most >= 9 or sum(counts) >= 11 else []
+    most, total = max(counts), sum(counts)
+    spans = checksummed(text) if most >= 9 or total >= 11 else []
     if has_digit(text):
-        spans += _formed(text)
-    if sum(counts) >= 2:
-        spans += [Span(value.start, value.end, KINDS[value.kind].label, LAYER) for value in announced(text, words(text))]
+        spans += _formed(text, [piece for row in rows for piece in row if not piece.spoken])
+    if total >= 2:
+        spans += [Span(value.start, value.end, KINDS[value.kind].label, LAYER) for value in announced(text)]
     if has_digit(text) and most >= 6:
         spans += [_whole(match, "IDENTIFIANT") for match in _LONG.finditer(text) if not _NOT_LONG.fullmatch(match[0])]
     if lang == "en" and most >= 10:
         spans += [Span(v.start, v.end, "IDENTIFIANT", LAYER) for v in _windows(rows, (10,)) if _is_nhs(v)]
-    return first_claims(spans)
+    return first_claims(spans) if spans else spans
 
 
 def checksummed(text: str) -> list[Span]:
     """Only the identifiers that a checksum proves: NIR, IBAN, cards; RPPS, FINESS, SIREN, NHS where they are announced."""
     rows = stretches(text)
-    if sum(len(piece.digits) for row in rows for piece in row) < 9:
+    if sum(len(piece.digits) for row in rows for piece in row) < _FEWEST:
         return []
-    spans = [Span(v.start, v.end, "IBAN", LAYER) for v in _ibans(text)]
-    with_letters = [*rows, *_corsican(text, rows)]
-    found = [(v, "NIR") for v in _windows(with_letters, (15,)) if _is_nir(v.characters)]
-    found += [(v, "CARTE") for v in _windows(rows, range(13, 20)) if _is_card(v.characters)]
+    spans = [Span(v.start, v.end, "IBAN", LAYER) for v in _ibans(text, rows)]
+    long = [row for row in rows if sum(len(piece.digits) for piece in row) >= _RPPS_LENGTH]
+    found = [(v, "NIR") for v in _windows((*long, *_corsican(text, rows)), (15,)) if _is_nir(v.characters)]
+    found += [(v, "CARTE") for v in _windows(long, range(13, 20)) if _is_card(v.characters)]
     found.sort(key=lambda pair: -len(pair[0].characters))  # by chance a card may hold the digits of a valid NIR
     spans += [Span(v.start, v.end, label, LAYER) for v, label in found if label == "NIR" or len(v.characters) > 15]
     if not spans:
         spans += _dictated(text, rows)
-    spans += [Span(v.start, v.end, "RPPS", LAYER) for v in _windows(rows, (11,)) if _is_plain_rpps(text, v)]
-    for value in announced(text, words(text)):
+    spans += [Span(v.start, v.end, "RPPS", LAYER) for v in _windows(long, (_RPPS_LENGTH,)) if _is_plain_rpps(text, v)]
+    for value in announced(text):
         if _is_proven(value):
             spans.append(Span(value.start, value.end, KINDS[value.kind].label, LAYER))
     spans += [Span(v.start, v.end, label, LAYER) for v, label in found]
@@ -93,12 +97,12 @@ def checksummed(text: str) -> list[Span]:
 
 def _dictated(text: str, rows: Sequence[Sequence[Piece]]) -> Iterator[Span]:
     """Identifiers in parts, or in words that read in two ways; a Luhn digit alone proves little, so its kinds need a word."""
-    for chain in chains(text, rows):
+    for chain in chains(text, rows, _FEWEST):
         digits = sum(len(piece.digits) for row in chain for piece in row)
-        if digits < 9 or not (len(chain) > 1 or any(piece.spoken for piece in chain[0])):
+        if not (len(chain) > 1 or any(piece.spoken for piece in chain[0])):
             continue
         start = chain[0][0].start
-        before = words(text[max(0, start - _NEAR) : start])
+        before = frozenset(TOKEN.findall(text[max(0, start - _NEAR) : start].lower()))
         if digits >= 13 and "vitale" not in before and not _CARD_WORDS.isdisjoint(before):
             parts = list(proven(text, chain, range(13, 20), _is_card, "23456"))
             yield from (Span(part.start, part.end, "CARTE", LAYER) for part in parts)
@@ -115,20 +119,25 @@ def _whole(match: re.Match[str], label: str) -> Span:
     return Span(match.start(), match.end(), label, LAYER)
 
 
-def _windows(rows: Sequence[Sequence[Piece]], lengths: Sequence[int]) -> Iterator[Value]:
+def _windows(rows: Iterable[Sequence[Piece]], lengths: Sequence[int]) -> Iterator[Value]:
     """Runs of whole pieces with so many characters; of those that begin together the longest first."""
+    least, most = min(lengths), max(lengths)
     for row in rows:
-        if sum(len(piece.digits) for piece in row) < min(lengths):
-            continue
+        sizes = [len(piece.digits) for piece in row]
+        left = sum(sizes)
         for first in range(len(row)):
-            characters = ""
+            if left < least:
+                break
+            left -= sizes[first]
             values: list[Value] = []
-            for piece in row[first:]:
-                characters += piece.digits
-                if len(characters) > max(lengths):
+            size = 0
+            for last in range(first, len(row)):
+                size += sizes[last]
+                if size > most:
                     break
-                if len(characters) in lengths:
-                    values.append(Value(row[first].start, piece.end, characters))
+                if size in lengths:
+                    characters = "".join(piece.digits for piece in row[first : last + 1])
+                    values.append(Value(row[first].start, row[last].end, characters))
             yield from reversed(values)
 
 
@@ -190,36 +199,37 @@ def _is_proven(value: Value) -> bool:
     return False
 
 
-def _ibans(text: str) -> Iterator[Value]:
-    """Valid IBANs, in any grouping, also spelled and dictated."""
-    from stdnum import iban
-
-    for head in _IBAN_HEAD.finditer(text):
-        country = (head[1] + head[2]).upper()
-        if country not in _IBAN_COUNTRIES:
+def _ibans(text: str, rows: Sequence[Sequence[Piece]]) -> Iterator[Value]:
+    """Valid IBANs, in any grouping, also spelled and dictated: the two letters of a country before a row of numbers."""
+    for row in rows:
+        number = row[0].start
+        head = _IBAN_HEAD.search(text, max(0, number - _IBAN_HEAD_CHARS), number)
+        if head is None or (country := (head[1] + head[2]).upper()) not in _IBAN_COUNTRIES:
             continue
-        after = text[head.end() : head.end() + 3]
-        begin = head.end() + len(after) - len(after.lstrip(" -.,"))
-        for value in reversed(read_code(text, begin)):
+        from stdnum import iban
+
+        for value in reversed(read_code(text, number)):
             if len(value.characters) + 2 in _IBAN_LENGTHS and iban.is_valid(country + value.characters):
                 yield Value(head.start(), value.end, country + value.characters)
                 break
 
 
-def _formed(text: str) -> Iterator[Span]:
-    """Identifiers known by their form alone."""
-    if text.count("-") >= 4:
+def _formed(text: str, written: Sequence[Piece]) -> Iterator[Span]:
+    """Identifiers known by their form alone; ``written`` are the numbers in digits."""
+    lengths = {len(piece.digits) for piece in written}
+    if len(written) > 1 and text.count("-") >= 4:
         yield from (_whole(match, "IDENTIFIANT") for match in _UUID.finditer(text))
-    if text.count(".") >= 3:
+    if len(written) > 3 and text.count(".") >= 3:
         yield from (_whole(match, "IP") for match in _IPV4.finditer(text))
     if text.count(":") >= 3:
         yield from (_whole(match, "IP") for match in _IPV6.finditer(text) if _is_ipv6(match[0]))
-    if "-" in text:
-        yield from (_whole(match, "IDENTIFIANT") for match in _AMERICAN_SSN.finditer(text))
+    if 3 in lengths and "-" in text:
+        if {2, 4} <= lengths:
+            yield from (_whole(match, "IDENTIFIANT") for match in _AMERICAN_SSN.finditer(text))
         yield from (_whole(match, "PLAQUE") for match in _SMALL_PLATE.finditer(text))
     if _CAPITALS.search(text):
         if not text.isupper():  # in capitals throughout, "ET 120 DE" would be a plate
             yield from (_whole(match, "PLAQUE") for match in _PLATE.finditer(text))
         yield from (_whole(match, "IDENTIFIANT") for match in _BRITISH_INSURANCE.finditer(text))
-    rows = (row for row in stretches(text) if tuple(len(piece.digits) for piece in row) in _CARD_GROUPS)
+    rows = (row for row in stretches(text) if len(row) > 2 and tuple(len(piece.digits) for piece in row) in _CARD_GROUPS)
     yield from (Span(row[0].start, row[-1].end, "CARTE", LAYER) for row in rows if _CARD_HEAD.match(row[0].digits))

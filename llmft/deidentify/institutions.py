@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from llmft.deidentify.numbers import words
+from llmft.deidentify.tokens import words
 
 _HOSPITAL_WORDS = frozenset(
     ("hôpital", "hopital", "clinique", "polyclinique", "chu", "chru", "chr", "ch", "hospitalier", "ehpad")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from llmft.deidentify.span import Span
 from llmft.deidentify.words import Words
@@ -59,7 +59,7 @@ def stem(word: str) -> str:
     return shorter if len(shorter) >= _MIN_STEM else word
 
 
-@cache
+@lru_cache(maxsize=1 << 16)  # speech keeps making new words; the memory for them does not grow
 def is_known(word: str) -> bool:
     """Whether the folded ``word`` or a form of it is an ordinary word."""
     known = lexicon()

@@ -57,8 +57,10 @@ def find_names(words: Words) -> list[Span]:
     if not candidates:
         return []
     proven = {i for i in candidates if _proven(words, i)}
+    if not proven:
+        return []
     for i in candidates:  # beside a proven name, a weaker one counts
-        if i not in proven and not is_guarded(words, i) and _beside(words, i, proven):
+        if i not in proven and _beside(words, i, proven) and not is_guarded(words, i):
             proven.add(i)
     for i in sorted(proven):
         proven.update(_unlisted_neighbours(words, i, proven))
@@ -67,16 +69,27 @@ def find_names(words: Words) -> list[Span]:
 
 def _proven(words: Words, i: int) -> bool:
     lists, word = names(), words.words[i]
-    if word in lists.proper or is_guarded(words, i):
+    if word in lists.proper:
         return False
-    before = words.words[i - 1] if words.soft(i) else ""
-    if word not in lists.marked:
-        return not (word == "marie" and (before in cues().reflexives or words.original(i)[-1] == "é"))
-    if words.opens(i) and (words.capital(i) or words.new_text(i)):
+    return (_is_marked_name(words, i) if word in lists.marked else _is_no_verb(words, i)) and not is_guarded(words, i)
+
+
+def _is_no_verb(words: Words, i: int) -> bool:
+    """Marie, but not "se marie" and "marié"."""
+    if words.words[i] != "marie":
+        return True
+    return words.original(i)[-1] != "é" and not (words.soft(i) and words.words[i - 1] in cues().reflexives)
+
+
+def _is_marked_name(words: Words, i: int) -> bool:
+    """Whether a name that is a word or a place too is written as a name."""
+    lists, word, capital = names(), words.words[i], words.capital(i)
+    if words.opens(i) and (capital or words.new_text(i)):
         after = words.words[i + 1] if words.soft(i + 1) else ""
         return word in lists.first and word not in lists.lower and after in cues().verbs_after
-    if not words.capital(i) or words.original(i).isupper() and is_known(word):
+    if not capital or (words.original(i).isupper() and is_known(word)):
         return False
+    before = words.words[i - 1] if words.soft(i) else ""
     return before not in cues().determiners and not (word in lists.places and before in cues().place_before)
 
 

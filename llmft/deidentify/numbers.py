@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-Word = tuple[str, int, int]  # lower case, start, end
+from llmft.deidentify.tokens import Tokens, tokens
 
 _FR_UNITS = {"un": 1, "une": 1, "deux": 2, "trois": 3, "quatre": 4, "cinq": 5, "six": 6, "sept": 7, "huit": 8, "neuf": 9}
 _FR_TEENS = {"dix": 10, "onze": 11, "douze": 12, "treize": 13, "quatorze": 14, "quinze": 15, "seize": 16}
@@ -33,14 +33,14 @@ _SMALL = _UNITS | _FR_TEENS | _EN_TEENS | _ZEROS
 _TENS = _FR_TENS | _EN_TENS
 _DIGIT_WORDS = {word: str(value) for word, value in (_UNITS | _ZEROS).items()} | dict.fromkeys(_LETTER_O, "0")
 NUMBER_WORDS = frozenset({*_SMALL, *_TENS, *_HUNDREDS, *_THOUSANDS, *_REPEATS})
+_PIECE_WORDS = NUMBER_WORDS | _LETTER_O
+_COMPOUND_PARTS = NUMBER_WORDS | _LETTER_O | {"et", "and"}
 _TELLING = NUMBER_WORDS - {"un", "une", "one", *_REPEATS}  # without these no stretch has two digits
 
 _FILLERS = frozenset(("euh", "heu", "hum", "alors", "puis", "et", "and", "then", "um", "uh", "er"))
 _FILLERS |= {"tiret", "trait", "point", "dash", "hyphen", "slash", "barre", "espace", "space"}  # separators said aloud
 _MAX_GAP = 14  # characters between two pieces of a stretch
 _COMPOUND_WORDS = 12  # the longest spoken number that is tried, in words
-TOKEN = re.compile("\\d+|[a-z\u00df-\u1fff\u2c00-\ud7ff]+")  # explicit ranges: ten times faster than [^\\W\\d_]
-_DIGIT = re.compile(r"\d")
 _LINE_END = re.compile(r"[\n\r?!]")  # a question or a new line ends what was being dictated
 
 
@@ -54,43 +54,38 @@ class Piece(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def words(text: str) -> frozenset[str]:
-    """The lower-case words of ``text``: what a cheap test asks before any pattern runs."""
-    return frozenset(TOKEN.findall(text.lower()))
-
-
-@lru_cache(maxsize=64)
-def has_digit(text: str) -> bool:
-    """Whether a written digit stands in ``text``."""
-    return _DIGIT.search(text) is not None
-
-
-@lru_cache(maxsize=64)
 def stretches(text: str) -> tuple[tuple[Piece, ...], ...]:
     """Rows of numbers, in the order of the text."""
-    if not has_digit(text) and _TELLING.isdisjoint(words(text)):
+    read = tokens(text)
+    if not read.numbers and _TELLING.isdisjoint(read.unique):
         return ()
-    lower = text.lower()
-    if len(lower) != len(text):  # a few capitals grow when lowered; offsets must stay those of the text
-        lower = "".join(small if len(small := letter.lower()) == 1 else letter for letter in text)
-    tokens = [(match[0], match.start(), match.end()) for match in TOKEN.finditer(lower)]
     found: list[tuple[Piece, ...]] = []
     row: list[Piece] = []
-    position = 0
-    while position < len(tokens):
-        piece, used = _piece(tokens, position, lower)
-        if piece is None:
-            if row and tokens[position][0] not in _FILLERS:
-                found.append(tuple(row))
-                row = []
-            position += 1
+    following = 0  # the token after the last piece
+    for position in sorted([*read.numbers, *(k for k, word in enumerate(read.words) if word in _PIECE_WORDS)]):
+        if position < following:
             continue
-        if row and not _joined(lower, row[-1].end, piece.start):
+        piece, used = _piece(read, position)
+        if piece is None:
+            continue
+        if row and not (_joined(text, row[-1].end, piece.start) and _FILLERS.issuperset(read.words[following:position])):
             found.append(tuple(row))
             row = []
         row.append(piece)
-        position += used
+        following = position + used
     return tuple(found) + ((tuple(row),) if row else ())
+
+
+@lru_cache(maxsize=64)
+def pieces_by_start(text: str) -> dict[int, Piece]:
+    """The numbers of ``text`` by where they begin."""
+    return {piece.start: piece for row in stretches(text) for piece in row}
+
+
+@lru_cache(maxsize=64)
+def pieces_by_end(text: str) -> dict[int, Piece]:
+    """The numbers of ``text`` by where they end."""
+    return {piece.end: piece for row in stretches(text) for piece in row}
 
 
 def digits_in(text: str) -> list[tuple[int, int, str]]:
@@ -103,23 +98,22 @@ def _joined(text: str, end: int, start: int) -> bool:
     return start - end <= _MAX_GAP and _LINE_END.search(text, end, start) is None
 
 
-def _piece(tokens: Sequence[Word], position: int, text: str) -> tuple[Piece | None, int]:
-    """The number that begins at ``tokens[position]`` and how many tokens it takes; None and 1 if there is none."""
-    word, start, end = tokens[position]
+def _piece(read: Tokens, position: int) -> tuple[Piece | None, int]:
+    """The number that begins with token ``position`` and how many tokens it takes; None and 1 if there is none."""
+    word, start = read.words[position], read.starts[position]
+    end = start + len(word)
     if word.isdecimal():
         return Piece(start, end, word, False), 1
-    if word not in NUMBER_WORDS and word not in _LETTER_O:
+    if _inside_code(read.lower, start, end):
         return None, 1
-    if _inside_code(text, start, end):
-        return None, 1
-    run, hyphens = _compound(tokens, position, text)
     if word in _LETTER_O:
-        digits, used = ("0", 1) if _beside_number(tokens, position) else ("", 1)
+        digits, used = ("0", 1) if _beside_number(read.words, position) else ("", 1)
     elif word in _REPEATS:
-        digits, used = _repeated(run)
+        digits, used = _repeated(_compound(read, position)[0])
     else:
-        digits, used = spoken_number(run, hyphens)
-    return (Piece(start, tokens[position + used - 1][2], digits, True), used) if digits else (None, 1)
+        digits, used = spoken_number(*_compound(read, position))
+    last = position + used - 1
+    return (Piece(start, read.starts[last] + len(read.words[last]), digits, True), used) if digits else (None, 1)
 
 
 def _inside_code(text: str, start: int, end: int) -> bool:
@@ -127,21 +121,24 @@ def _inside_code(text: str, start: int, end: int) -> bool:
     return (start > 0 and text[start - 1].isalnum()) or (end < len(text) and text[end].isalnum())
 
 
-def _compound(tokens: Sequence[Word], position: int, text: str) -> tuple[list[str], list[bool]]:
-    """Words from ``position`` with only a space or a hyphen between them, and which follow a hyphen."""
-    run, hyphens = [tokens[position][0]], [False]
-    for before, after in zip(tokens[position:], tokens[position + 1 : position + _COMPOUND_WORDS], strict=False):
-        gap = text[before[2] : after[1]]
+def _compound(read: Tokens, position: int) -> tuple[list[str], list[bool]]:
+    """What may be one number from ``position`` on, with only a space or a hyphen between, and which words follow a hyphen."""
+    run, hyphens = [read.words[position]], [False]
+    for k in range(position + 1, min(position + _COMPOUND_WORDS, len(read.words))):
+        word = read.words[k]
+        if word not in _COMPOUND_PARTS and not word.isdecimal():
+            break
+        gap = read.lower[read.starts[k - 1] + len(run[-1]) : read.starts[k]]
         if len(gap) > 2 or gap.strip(" \u00a0-\u2010\u2011"):
             break
-        run.append(after[0])
+        run.append(word)
         hyphens.append(gap.strip() != "")
     return [*run, "", "", ""], [*hyphens, False, False, False]
 
 
-def _beside_number(tokens: Sequence[Word], position: int) -> bool:
+def _beside_number(said: Sequence[str], position: int) -> bool:
     """Whether the token after or before is a number, so that "oh" means zero."""
-    near = [tokens[i][0] for i in (position - 1, position + 1) if 0 <= i < len(tokens)]
+    near = [said[k] for k in (position - 1, position + 1) if 0 <= k < len(said)]
     return any(word.isdecimal() or word in _DIGIT_WORDS or word in NUMBER_WORDS for word in near)
 
 

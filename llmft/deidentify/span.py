@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import ConfigDict
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,8 @@ class Span:
 @dataclass(frozen=True)
 class Roster:
     """Whom a call is about, as the call centre's own system knows it. Never written into a result."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)  # for rows of JSON that hold one
 
     patient: tuple[str, ...] = ()  # full names, each "first last" or "last first"
     relatives: tuple[str, ...] = ()
@@ -40,7 +45,8 @@ def without_overlaps(spans: Iterable[Span]) -> list[Span]:
     for span in spans:
         parts = [(span.start, span.end)]
         for other in kept:
-            parts = [rest for start, end in parts for rest in _outside(start, end, other)]
+            if other.start < span.end and span.start < other.end:
+                parts = [rest for start, end in parts for rest in _outside(start, end, other)]
         kept += [Span(start, end, span.label, span.layer) for start, end in parts if start < end]
     return sorted(kept, key=lambda span: span.start)
 

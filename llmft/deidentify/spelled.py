@@ -8,7 +8,7 @@ from string import ascii_lowercase
 
 from llmft.deidentify.cues import cues
 from llmft.deidentify.lexicon import is_known
-from llmft.deidentify.words import Words
+from llmft.deidentify.words import Words, read, words_of
 
 _LIKE = frozenset(("comme", "like", "for", "as"))
 _TWICE = frozenset(("double", "deux", "two"))
@@ -38,11 +38,10 @@ def spellings(words: Words) -> Iterator[Spelling]:
     """Every row of three letters or more, and of two that are explained ("d comme Daniel")."""
     done = -1
     said = words.words
-    begins = [
-        i for i, (word, following) in enumerate(zip(said, said[1:], strict=False)) if word in _LETTERS and following in _SECOND
-    ]
-    for i in begins:
-        if i <= done or words.gaps[i] == "'" or not _close(words, i + 1):
+    for i in words.letters:
+        if i <= done or i + 1 >= len(said) or said[i + 1] not in _SECOND:
+            continue
+        if words.gaps[i] == "'" or not _close(words, i + 1):
             continue
         letters, last, explained = _row(words, i)
         if letters.endswith(_ASKS) and said[last + 1 : last + 2] and said[last + 1] in _ASKED:
@@ -67,13 +66,19 @@ def _row(words: Words, i: int) -> tuple[str, int, int]:
             last, following, explained = end, end + 1, explained + 1
         elif len(word) == 1 and not words.gaps[following + 1].startswith("'"):
             letters, last, following = letters + word, following, following + 1
-        elif word in _TWICE and _close(words, following + 1) and len(words.words[following + 1]) == 1:
-            letters, last, following = letters + 2 * words.words[following + 1], following + 1, following + 2
+        elif word in _TWICE and (doubled := _doubled(words, following)):
+            letters, last, following = letters + 2 * words.words[doubled], doubled, doubled + 1
         elif word in _BETWEEN and following - last < 4:
             following += 1
         else:
             break
     return letters, last, explained
+
+
+def _doubled(words: Words, i: int) -> int | None:
+    """The letter after "deux" or "deux fois" at ``i``."""
+    k = i + 2 if words.words[i + 1 : i + 2] in (["fois"], ["times"]) else i + 1
+    return k if _close(words, i + 1) and _close(words, k) and len(words.words[k]) == 1 else None
 
 
 def _explanation_end(words: Words, i: int, letter: str) -> int | None:
@@ -96,9 +101,7 @@ def _is_sure(words: Words, first: int, last: int, letters: str, explained: int) 
 
 def unspelled(text: str) -> str:
     """The folded letters of ``text``, spelled or not: one key for all ways of writing one name."""
-    from llmft.deidentify.words import read
-
-    words = read((text,))
-    if len(words.words) > 1 and len(words.words[0]) == 1 and (found := next(spellings(words), None)) and found.first == 0:
+    said = words_of(text)
+    if len(said) > 1 and len(said[0]) == 1 and (found := next(spellings(read((text,))), None)) and found.first == 0:
         return found.letters
-    return " ".join(words.words)
+    return " ".join(said)

@@ -3,6 +3,9 @@
 Layers look at all texts of the call together; of stretches that overlap, the earlier layer's stays.
 Each person, number or place gets one index within the call, from 1, always written ("[NOM_1]"), so
 that co-reference survives. Which words a placeholder stands for is neither returned nor written.
+
+What stands beside a call (a summary, a known illness) answers no question of it, so such notes are read one by
+one, with the people that the texts gave away.
 """
 
 from __future__ import annotations
@@ -16,12 +19,13 @@ from llmft.deidentify import addresses, contacts, dates, identifiers
 from llmft.deidentify.context import find_context
 from llmft.deidentify.cues import cues
 from llmft.deidentify.external import Recogniser, find_external
+from llmft.deidentify.heard import heard
 from llmft.deidentify.lexicon import find_unknown
 from llmft.deidentify.names import find_names
-from llmft.deidentify.numbers import digits_in
-from llmft.deidentify.roster import canonical, find_roster
+from llmft.deidentify.numbering import PEOPLE, Numbering
+from llmft.deidentify.roster import find_roster
 from llmft.deidentify.span import Roster, Span, without_overlaps
-from llmft.deidentify.words import BREAK, Words, fold, read, words_of
+from llmft.deidentify.words import BREAK, Words, read, words_of
 from llmft.errors import LlmftError
 
 __all__ = ["ALL_LAYERS", "LAYERS", "Deidentified", "Recogniser", "deidentify", "residual"]
@@ -29,11 +33,8 @@ __all__ = ["ALL_LAYERS", "LAYERS", "Deidentified", "Recogniser", "deidentify", "
 LAYERS = ("roster", "identifiers", "contacts", "dates", "addresses", "context", "names")
 ALL_LAYERS = (*LAYERS, "lexicon", "external")  # external runs when a recogniser is given
 
-_PEOPLE = frozenset(("NOM", "PRENOM", "MEDECIN"))
 _MECHANICAL = frozenset(("identifiers", "contacts", "dates", "addresses"))
-_NO_INDEX = frozenset(("AGE90+",))  # a fact, not somebody
 _SPELLED = re.compile(r"[^\W\d_][\W_]")  # how a spelled name begins: one letter
-_PLACEHOLDER = re.compile(r"\[([A-Z][A-Z_0-9+]*?)(?:_(\d+))?\]")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Deidentified:
     placeholders: tuple[tuple[str, ...], ...]  # what stands for each of the spans
     counts: dict[str, int]  # label ─▶ mentions
     layers: dict[str, int]  # layer ─▶ mentions
+    notes: tuple[str, ...] = ()  # what stands beside the texts, with placeholders; counted with them
 
     def moved(self, number: int, start: int, end: int) -> tuple[int, int] | None:
         """Where characters ``start`` to ``end`` of text ``number`` are now; None when some of them were replaced."""
@@ -63,19 +65,57 @@ def deidentify(
     roster: Roster = Roster(),  # noqa: B008  frozen
     layers: Sequence[str] = LAYERS,
     external: Recogniser | None = None,
+    notes: Sequence[str] = (),
 ) -> Deidentified:
-    """The ``texts`` of one call in ``lang`` without what names a person; raises :class:`LlmftError` for an unknown layer."""
+    """The ``texts`` of one call in ``lang``, and the ``notes`` beside them, without what names a person.
+
+    Raises :class:`LlmftError` for an unknown layer.
+    """
     _check(layers, external)
+    numbering = Numbering((*texts, *notes))
     words = read(texts)
+    spans = _spans(texts, words, lang, roster, layers, external)
+    done = _replaced(texts, words, spans, [_placeholder(span, words, numbering, roster) for span in spans])
+    if not notes:
+        return done
+    known = heard(words.text, spans, roster) if "roster" in layers else roster
+    beside = [_note(note, lang, known, layers, external, numbering) for note in notes]
+    return replace(
+        done,
+        notes=tuple(note.texts[0] for note in beside),
+        counts=dict(sorted(sum((Counter(note.counts) for note in beside), Counter(done.counts)).items())),
+        layers=_in_order(sum((Counter(note.layers) for note in beside), Counter(done.layers))),
+    )
+
+
+def _note(
+    text: str, lang: str, known: Roster, layers: Sequence[str], external: Recogniser | None, numbering: Numbering
+) -> Deidentified:
+    """One note, in which whoever the texts know keeps the placeholder that they have there."""
+    words = read((text,))
+    spans = [
+        replace(span, label=numbering.label_of(words.text[span.start : span.end], span.label, known))
+        for span in _spans((text,), words, lang, known, layers, external)
+    ]
+    return _replaced((text,), words, spans, [_placeholder(span, words, numbering, known) for span in spans])
+
+
+def _placeholder(span: Span, words: Words, numbering: Numbering, roster: Roster) -> str:
+    return numbering.placeholder(words.text[span.start : span.end], span.label, roster)
+
+
+def _spans(
+    texts: Sequence[str], words: Words, lang: str, roster: Roster, layers: Sequence[str], external: Recogniser | None
+) -> list[Span]:
+    """What the layers find together, in the characters of the joined texts."""
     if not words.text:
-        return Deidentified(tuple(texts), ((),) * len(texts), ((),) * len(texts), {}, {})
+        return []
     found = [
         span for layer in ALL_LAYERS if layer in layers and layer != "external" for span in _find(layer, words, lang, roster)
     ]
     if external is not None:
         found += find_external(texts, words.offsets, lang, external)
-    spans = _settled(found, words)
-    return _replaced(texts, words, spans, _named(texts, words, spans, roster))
+    return _settled(found, words)
 
 
 def _check(layers: Sequence[str], external: Recogniser | None) -> None:
@@ -108,16 +148,18 @@ def _find(layer: str, words: Words, lang: str, roster: Roster) -> list[Span]:
 
 def _settled(found: list[Span], words: Words) -> list[Span]:
     """No overlaps, nothing across two texts, no scraps."""
-    wide = [span for span in found if span.layer in _MECHANICAL or _SPELLED.match(words.text, span.start, span.end)]
+    if not found:
+        return []
+    wide = {span for span in found if span.layer in _MECHANICAL or _SPELLED.match(words.text, span.start, span.end)}
     whole = [span for span in found if span in wide or not any(_inside(span, other) for other in wide)]
     given = set(whole)
     spans: list[Span] = []
     scrap: Span | None = None  # what an earlier layer left of a name: the "da" of "da Silva"
     for span in without_overlaps(whole):
         if span not in given and not _says_something(words.text[span.start : span.end]):
-            scrap = span if span.label in _PEOPLE else None
+            scrap = span if span.label in PEOPLE else None
             continue
-        if scrap and span.label in _PEOPLE and _is_particle(words.text[scrap.start : span.start]):
+        if scrap and span.label in PEOPLE and _is_particle(words.text[scrap.start : span.start]):
             span = replace(span, start=scrap.start)
         scrap = None
         spans += _within_texts(span if span in given else _trimmed(span, words.text), words)
@@ -160,53 +202,23 @@ def _within_texts(span: Span, words: Words) -> list[Span]:
     return parts
 
 
-def _named(texts: Sequence[str], words: Words, spans: list[Span], roster: Roster) -> list[str]:
-    """The placeholder of each span: one index for one person or value, after those that the texts already hold."""
-    last: Counter[str] = Counter()
-    for text in texts:
-        if "[" in text:
-            for label, index in _PLACEHOLDER.findall(text):
-                last[label] = max(last[label], int(index[:6] or 0))
-    seen: dict[str, list[tuple[frozenset[str], int]]] = {}
-    named: list[str] = []
-    for span in spans:
-        if span.label in _NO_INDEX:
-            named.append(f"[{span.label}]")
-            continue
-        said = words.text[span.start : span.end]
-        key = canonical(said, roster) if span.label in _PEOPLE else frozenset((_value(said, span.label),))
-        known = seen.setdefault(span.label, [])
-        index = next((index for words_of_it, index in known if words_of_it <= key or key <= words_of_it), 0)
-        if not index:
-            last[span.label] += 1
-            index = last[span.label]
-            known.append((key, index))
-        named.append(f"[{span.label}_{index}]")
-    return named
-
-
-def _value(said: str, label: str) -> str:
-    """What makes two ways of writing one value equal."""
-    if label == "TEL" and (digits := "".join(read for _, _, read in digits_in(said))):
-        return digits[-9:]
-    return "".join(letter for letter in fold(said) if letter.isalnum())
-
-
 def _replaced(texts: Sequence[str], words: Words, spans: list[Span], named: list[str]) -> Deidentified:
+    if not spans:
+        return Deidentified(tuple(texts), ((),) * len(texts), ((),) * len(texts), {}, {})
     outputs: list[str] = []
     own: list[tuple[Span, ...]] = []
     stands: list[tuple[str, ...]] = []
     by_text: list[list[tuple[Span, str]]] = [[] for _ in texts]
     for span, placeholder in zip(spans, named, strict=True):
         by_text[words.text_number(span.start)].append((span, placeholder))
-    for text, offset, parts in zip(texts, words.offsets, by_text, strict=True):
+    for text, offset, parts in zip(texts, words.offsets, by_text, strict=False):  # no texts have one offset
         pieces, done, moved = [], 0, []
         for span, placeholder in parts:
             start, end = span.start - offset, span.end - offset
             pieces += [text[done:start], placeholder]
             moved.append(Span(start, end, span.label, span.layer))
             done = end
-        outputs.append("".join((*pieces, text[done:])))
+        outputs.append("".join((*pieces, text[done:])) if parts else text)
         own.append(tuple(moved))
         stands.append(tuple(placeholder for _, placeholder in parts))
     counts, layers = Counter(span.label for span in spans), Counter(span.layer for span in spans)
@@ -217,9 +229,16 @@ def _in_order(layers: Counter[str]) -> dict[str, int]:
     return {layer: layers[layer] for layer in ALL_LAYERS if layers[layer]}
 
 
-def residual(texts: Iterable[str], roster: Roster) -> list[tuple[int, str]]:
-    """Texts that still hold something certain: their number, and "roster" or "identifier"."""
-    words = read(list(texts))
+def residual(texts: Sequence[str], roster: Roster, notes: Iterable[str] = ()) -> list[tuple[int, str]]:
+    """Texts and notes that still hold something certain: their number, notes after texts, and "roster" or "identifier"."""
+    left = _certain(texts, roster)
+    for number, note in enumerate(notes, start=len(texts)):
+        left |= {(number, reason) for _, reason in _certain((note,), roster)}
+    return sorted(left)
+
+
+def _certain(texts: Sequence[str], roster: Roster) -> set[tuple[int, str]]:
+    words = read(texts)
     left = [(span, "roster") for span in find_roster(words, roster)]
     left += [(span, "identifier") for span in identifiers.checksummed(words.text)]
-    return sorted({(words.text_number(span.start), reason) for span, reason in left})
+    return {(words.text_number(span.start), reason) for span, reason in left}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from llmft.deidentify.numbers import NUMBER_WORDS, Piece, stretches, words
+from llmft.deidentify.numbers import NUMBER_WORDS, Piece, pieces_by_end, stretches
+from llmft.deidentify.tokens import matches_at, starts_of
 
 _SURE_FR = "rue|avenue|av|boulevard|bd|blvd|boul|allée|allee|allées|chemin|impasse|ruelle|faubourg|lotissement|hameau|venelle"
 _SURE_FR += "|lieu[ -]dit|sentier"
@@ -56,11 +57,11 @@ _WORD_BEFORE = re.compile(r"([A-Za-z0-9'’-]+)\s+$")
 
 def streets(text: str, lang: str) -> Iterator[tuple[int, int]]:
     """Places of streets, each with its number."""
-    said = words(text)
-    if not _WORDS_FR.isdisjoint(said):
-        yield from (place for match in _TYPE_FR.finditer(text) if (place := _french(text, match)))
-    if lang == "en" and not _WORDS_EN.isdisjoint(said):
-        yield from (place for match in _TYPE_EN.finditer(text) if (place := _english(text, match)))
+    starts = starts_of(text, _WORDS_FR)
+    yield from (place for match in matches_at(_TYPE_FR, text, starts) if (place := _french(text, match)))
+    if lang == "en":
+        starts = starts_of(text, _WORDS_EN)
+        yield from (place for match in matches_at(_TYPE_EN, text, starts) if (place := _english(text, match)))
 
 
 def _french(text: str, match: re.Match[str]) -> tuple[int, int] | None:
@@ -82,11 +83,8 @@ def _french(text: str, match: re.Match[str]) -> tuple[int, int] | None:
 
 def _number_ending(text: str, position: int) -> Piece | None:
     """The number that ends at ``position``."""
-    for row in stretches(text):
-        for piece in row:
-            if piece.end == position and len(piece.digits) <= 4:
-                return piece
-    return None
+    piece = pieces_by_end(text).get(position)
+    return piece if piece and len(piece.digits) <= 4 else None
 
 
 def _name_end(text: str, position: int) -> int | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from llmft.deidentify.lexicon import is_known
-from llmft.deidentify.numbers import words
+from llmft.deidentify.tokens import tokens
 from llmft.deidentify.words import words_of
 from llmft.knowledge import load
 
@@ -54,20 +54,30 @@ class Town:
 
 def towns(text: str, lang: str) -> Iterator[Town]:
     """Every town's name in ``text``, of names that overlap the longest."""
-    said = words(text)
-    if telling_words().isdisjoint(said):
+    by_key, read = _by_key(), tokens(text)
+    keys = by_key.keys() & read.unique
+    if not keys:
         return
+    places: dict[str, list[int]] = {}  # name ─▶ where its telling word stands
+    for word, start in [(word, start) for word, start in zip(read.words, read.starts, strict=True) if word in keys]:
+        for name in by_key[word]:
+            places.setdefault(name, []).append(start)
     taken: list[tuple[int, int]] = []
-    names = {name for key in said & telling_words() for name in _by_key()[key]}
-    for name in sorted(names, key=lambda name: (-len(name), name)):
-        pattern = _pattern(name)
-        for match in pattern.finditer(text):
+    for name in sorted(places, key=lambda name: (-len(name), name)):
+        for match in _matches(text, name, places[name]):
             if any(match.start() < end and start < match.end() for start, end in taken):
                 continue
             taken.append(match.span())
             merged = _MERGED_ARTICLE.match(text, match.start(), match.end()) if name[:2] == "Le" else None
             start = merged.end() if merged else match.start()
             yield Town(start, match.end(), _is_placed(text, match, name in _marked(), merged is not None, lang))
+
+
+def _matches(text: str, name: str, places: list[int]) -> Iterator[re.Match[str]]:
+    """Where ``name`` stands near one of ``places``."""
+    pattern, reach = _pattern(name), 2 * len(name) + 8
+    for place in places:
+        yield from pattern.finditer(text, max(0, place - reach), place + reach)
 
 
 def _is_placed(text: str, match: re.Match[str], marked: bool, merged: bool, lang: str) -> bool:
@@ -115,7 +125,7 @@ def _by_key() -> dict[str, list[str]]:
     knowledge = load("towns.yaml")
     by_key: dict[str, list[str]] = {}
     for name in dict.fromkeys((*knowledge["france"], *knowledge["english"])):
-        key = next(part for part in _PARTS.findall(name.lower()) if part not in _ARTICLES and part not in _SAINTS)
+        key = max((part for part in _PARTS.findall(name.lower()) if part not in _ARTICLES and part not in _SAINTS), key=len)
         for spelling in {key, _bare(key)}:
             by_key.setdefault(spelling, []).append(name)
     return by_key

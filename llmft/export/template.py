@@ -1,14 +1,20 @@
-"""The chat template as the runtimes see it: rendered as GPT4All desktop does, and rewritten for Ollama."""
+"""The chat template as the runtimes see it: rendered as GPT4All desktop does, with one first token in each."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmft.errors import ExportError
-from llmft.export.tokenizer import Vocabulary
 
 Message = Mapping[str, str]
+PLAIN_CHATS: tuple[tuple[Message, ...], ...] = (
+    ({"role": "user", "content": "?"},),
+    ({"role": "system", "content": "!"}, {"role": "user", "content": "?"}),
+)
+# the desktop alone defines toolList
+ONE_BOS = "{%- if toolList is defined %}{%- set bos_token = '' %}{%- endif %}"
 
 
 def render(template: str, messages: Sequence[Message], *, bos_token: str, eos_token: str, desktop: bool) -> str:
@@ -24,8 +30,10 @@ def render(template: str, messages: Sequence[Message], *, bos_token: str, eos_to
         raise TemplateError(message)
 
     variables: dict[str, Any] = {"toolList": []} if desktop else {}
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    extensions = ["jinja2.ext.loopcontrols"]
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
     environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = lambda form: time.strftime(form)
     try:
         return environment.from_string(template).render(
             messages=messages, add_generation_prompt=True, bos_token=bos_token, eos_token=eos_token, **variables
@@ -34,42 +42,22 @@ def render(template: str, messages: Sequence[Message], *, bos_token: str, eos_to
         raise ExportError(f"the chat template cannot be rendered: {error}") from error
 
 
-def ollama_template(vocabulary: Vocabulary) -> str | None:
-    """The template in Ollama's language, or None when it is not a plain chain of wrapped turns.
+def begins_with(template: str, bos_token: str, eos_token: str, *, desktop: bool = False) -> bool | None:
+    """Whether a rendered chat begins with the first token; None when the template renders no plain chat here."""
+    for chat in PLAIN_CHATS:
+        try:
+            text = render(template, chat, bos_token=bos_token, eos_token=eos_token, desktop=desktop)
+        except ExportError:
+            continue
+        return bool(bos_token) and text.lstrip().startswith(bos_token)
+    return None
 
-    The text around each turn is found by rendering turns that only hold a marker. Ollama renders one
-    system, prompt and response at a time and joins them, and adds the first token itself.
+
+def with_one_bos(template: str, bos_token: str, eos_token: str) -> str:
+    """``template``, silent about the first token under GPT4All desktop, which writes its own.
+
+    A template that always writes it, as most that are published, would give the model two of them there.
     """
-    system, user, answer, last = "\x01s", "\x01u", "\x01a", "\x01l"
-    chain = [("user", user), ("assistant", answer), ("user", last)]
-
-    def cut(messages: list[tuple[str, str]]) -> list[str]:
-        text = render(
-            vocabulary.chat_template or "",
-            [{"role": role, "content": content} for role, content in messages],
-            bos_token=vocabulary.bos_token,
-            eos_token=vocabulary.eos_token,
-            desktop=True,
-        )
-        pieces = []
-        for _, content in messages:
-            before, _, text = text.partition(content)
-            pieces.append(before)
-        return [*pieces, text]
-
-    try:
-        before_user, before_answer, after_answer, before_reply = cut(chain)
-        before_system, after_system, *_ = cut([("system", system), *chain])
-    except ExportError:
-        return None
-    wrapped = after_answer.endswith(before_user) and after_system.endswith(before_user)
-    if before_answer != before_reply or not wrapped or not before_reply:
-        return None
-    after_answer = after_answer[: len(after_answer) - len(before_user)]
-    after_system = after_system[: len(after_system) - len(before_user)]
-    whole = (
-        f"{{{{ if .System }}}}{before_system}{{{{ .System }}}}{after_system}{{{{ end }}}}"
-        f"{before_user}{{{{ .Prompt }}}}{before_reply}{{{{ .Response }}}}{after_answer}"
-    )
-    # five actions are ours: more braces, or three quotes, would come from the template and mean something else
-    return whole if whole.count("{{") == 5 and '"""' not in whole else None
+    if not begins_with(template, bos_token, eos_token, desktop=True):
+        return template
+    return ONE_BOS + template

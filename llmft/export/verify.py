@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from llmft.errors import VerifyError
-from llmft.export.child import Child, ChildFailure
-from llmft.export.gguf_file import GgufFile, read_gguf
+from llmft.export.proof.child import Child, ChildFailure
+from llmft.export.proof.gguf_file import GgufFile, read_gguf
 from llmft.export.template import render
-from llmft.export.tokenizer import tokenizer_folder
+from llmft.export.vocabulary.tokenizer import tokenizer_folder
 
 Dialogue = list[dict[str, str]]
 
@@ -96,7 +96,7 @@ def verify(
     job = {
         "base": str(base_dir.resolve()),
         "adapter": None if adapter_dir is None else str(adapter_dir.resolve()),
-        "tokenizer": str(tokenizer_folder(base_dir, adapter_dir).resolve()),
+        "tokenizer": str(tokenizer_folder(base_dir, [] if adapter_dir is None else [adapter_dir]).resolve()),
         "dialogues": chats,
         "desktop_texts": [_desktop_text(gguf, chat) for chat in chats],
         "bos_token": gguf.bos_token,

@@ -1,45 +1,42 @@
-"""One streaming pass from a base and its adapter to one or more GGUF files.
-
-Every chunk of rows is read once, merged in float32, quantised once for each file and written at once, so that
-memory holds a few chunks whatever the size of the model, and nothing lies on the disk but the files asked for.
-"""
+"""From a base and its adapters to one or more GGUF files: whole ones, or none under a final name."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import numpy as np
-from gguf import GGMLQuantizationType as Type
-
-from llmft.errors import CheckpointError, ExportError
-from llmft.export import card, families, quantize
-from llmft.export.adapter import Adapter, check_fit, read_adapter
-from llmft.export.checkpoint import Checkpoint, Floats, read_base
-from llmft.export.families import Model, Tensor
-from llmft.export.header import Output, begin_file, file_bytes, pad
-from llmft.export.quantize import Bytes, Quant, parse_quant
-from llmft.export.tokenizer import Vocabulary, read_vocabulary, tokenizer_folder
-from llmft.run import PARTIAL, atomic_path, require_space
-
-CHUNK_BYTES = 1 << 19  # float32 bytes of one unit of work: stays in a core's cache, and malloc keeps the pages
-FLOAT16_MAX = 65504.0
+from llmft.errors import ExportError
+from llmft.export.base.checkpoint import Floats
+from llmft.export.base.layout import Tensor
+from llmft.export.delivery import card
+from llmft.export.file.header import Part, Plan, plan, vocabulary_file
+from llmft.export.file.imatrix import require_fit
+from llmft.export.file.journal import Journal, finished_tensors, identity, journal_path
+from llmft.export.file.quants import QUANTS, Quant, Rule, parse_quant, tensor_types
+from llmft.export.file.stream import Output, in_order, work_of
+from llmft.export.sources import Sources, read_sources
+from llmft.export.vocabulary.check import checked_vocabulary
+from llmft.run import PARTIAL, disk_error, require_space
 
 
 @dataclass(frozen=True)
-class Sources:
-    """What a file is made from, read and checked, the weights still on the disk."""
+class Options:
+    """How files are written."""
 
-    base: Checkpoint
-    adapter: Adapter | None
-    model: Model
-    vocabulary: Vocabulary
+    rules: tuple[Rule, ...] = ()
+    importance: Mapping[str, Floats] = field(default_factory=dict)  # tensor ─▶ what an error in each column costs
+    part_bytes: int | None = None  # files larger than this are split
+    threads: int | None = None
+    force: bool = False
+
+
+DEFAULTS = Options()
 
 
 def export(
@@ -60,14 +57,14 @@ def export(
     """
     kinds = list(dict.fromkeys(parse_quant(quant) for quant in quants))
     if not kinds:
-        raise ExportError("no quant was given; choose among " + ", ".join(quantize.QUANTS))
+        raise ExportError("no quant was given; choose among " + ", ".join(QUANTS))
     if not name or Path(name).name != name:
         raise ExportError(f"{name!r} cannot be part of a file name; choose a name without '/'")
     paths = {kind: output_dir / f"{name}-{kind.name}.gguf" for kind in kinds}
-    sources = read_sources(base_dir, adapter_dir)
-    _write(sources, paths, name, force, threads)
-    card.write_companions(sources.base, sources.adapter, sources.vocabulary, output_dir, name, paths, system_message)
-    return list(paths.values())
+    sources = read_sources(base_dir, [] if adapter_dir is None else [adapter_dir])
+    written = write_files(sources, paths, name, Options(threads=threads, force=force))
+    card.write_companions(sources, output_dir, name, written, system_message)
+    return [path for group in written.values() for path in group]
 
 
 def export_file(
@@ -82,45 +79,79 @@ def export_file(
     """Write one GGUF to ``output_path`` and nothing else; errors as for :func:`export`."""
     if output_path.suffix != ".gguf":
         raise ExportError(f"{output_path} must end in .gguf, or GPT4All and llama.cpp will not see it")
-    kind = parse_quant(quant)
-    _write(read_sources(base_dir, adapter_dir), {kind: output_path}, output_path.stem, force, threads)
+    sources = read_sources(base_dir, [] if adapter_dir is None else [adapter_dir])
+    write_files(sources, {parse_quant(quant): output_path}, output_path.stem, Options(threads=threads, force=force))
     return output_path
 
 
-def read_sources(base_dir: Path, adapter_dir: Path | None) -> Sources:
-    """Read and check everything but the weights themselves."""
-    base = read_base(base_dir)
-    adapter = None if adapter_dir is None else read_adapter(adapter_dir)
-    if adapter is not None:
-        check_fit(adapter, base, families.has_tied_head(base))
-    loras = frozenset(adapter.loras) if adapter is not None else frozenset[str]()
-    model = families.describe(base, loras)
-    unmerged = sorted(loras - {tensor.module for tensor in model.tensors})
-    if adapter is not None and unmerged:
-        raise CheckpointError(f"{adapter.folder} changes {unmerged[0]!r}, which has no place in the GGUF")
-    folder = tokenizer_folder(base_dir, adapter_dir)
-    return Sources(base, adapter, model, read_vocabulary(folder, model.vocabulary_size, model.has_bos))
+def export_bare(
+    base_dir: Path,
+    adapter_dirs: Sequence[Path],
+    output_path: Path,
+    quants: Sequence[str],
+    *,
+    shares: Sequence[float] = (),
+    into_nf4: bool = False,
+    options: Options = DEFAULTS,
+) -> list[Path]:
+    """Any base with any PEFT adapters, without a recipe: ``FILE.gguf``, or ``FILE-<quant>.gguf`` each for several quants.
+
+    What goes with the files lies beside them under names that begin with the file's. Errors as for :func:`export`.
+    """
+    if output_path.suffix != ".gguf":
+        raise ExportError(f"{output_path} must end in .gguf, or GPT4All and llama.cpp will not see it")
+    kinds = list(dict.fromkeys(parse_quant(quant) for quant in quants))
+    one = len(kinds) == 1
+    paths = {kind: output_path if one else output_path.with_name(f"{output_path.stem}-{kind.name}.gguf") for kind in kinds}
+    sources = read_sources(base_dir, adapter_dirs, shares, into_nf4=into_nf4)
+    if options.importance:
+        require_fit(options.importance, sources.model)
+    written = write_files(sources, paths, output_path.stem, options)
+    card.write_companions(sources, output_path.parent, output_path.stem, written, "", prefix=output_path.stem + ".")
+    return [path for group in written.values() for path in group]
 
 
-def _write(sources: Sources, paths: dict[Quant, Path], name: str, force: bool, threads: int | None) -> None:
-    existing = [path for path in paths.values() if path.exists()]
-    if existing and not force:
-        raise ExportError(f"{existing[0]} exists already; delete it, choose another name, or overwrite it with --force")
-    for path in paths.values():
-        _refuse_file_for_folder(path.parent)
-        path.with_name(path.name + PARTIAL).unlink(missing_ok=True)  # of an export that was killed
-    size_bytes = sum(file_bytes(sources.model, quant) for quant in paths)
-    require_space(next(iter(paths.values())).parent, size_bytes)
-    with ExitStack() as stack:
-        outputs = []
-        for quant, path in paths.items():
-            partial = stack.enter_context(atomic_path(path))
-            outputs.append(begin_file(stack, partial, quant, sources.model, sources.vocabulary, name))
-        total = sum(int(np.prod(tensor.shape)) for tensor in sources.model.tensors)
-        stack.enter_context(_one_thread_a_product())
-        advance = stack.enter_context(_progress(f"{name} → {', '.join(quant.name for quant in paths)}", total))
-        for tensor in sources.model.tensors:
-            _write_tensor(tensor, sources, outputs, threads or _cores(), advance)
+def write_files(sources: Sources, paths: Mapping[Quant, Path], name: str, options: Options) -> dict[Quant, list[Path]]:
+    """Write one file, or its parts, for each quant; returns them. Goes on where a killed export of the same was."""
+    plans = [_plan(sources, path, name, quant, options) for quant, path in paths.items()]
+    parts = [part for each in plans for part in each.parts]
+    _refuse_existing(parts, options)
+    journal = journal_path(parts[0].path)
+    made_from = identity((part.header for part in parts), _stamped(sources), _choices(sources, plans, options))
+    finished = _resumable(journal, made_from, parts, sources.model.tensors)
+    try:
+        require_space(parts[0].path.parent, sum(part.size_bytes - _reusable(part, finished) for part in parts))
+        with _checked(sources, parts[0].path):
+            _write_all(sources, plans, name, options, journal, made_from, finished)
+        _rename(parts)
+    except KeyboardInterrupt:
+        raise  # as after a kill, the next export goes on
+    except OSError as error:
+        _discard(parts)
+        raise disk_error(parts[0].path, error) from error
+    except BaseException:
+        _discard(parts)
+        raise
+    journal.unlink(missing_ok=True)
+    return {each.quant: [part.path for part in each.parts] for each in plans}
+
+
+def _checked(sources: Sources, path: Path) -> AbstractContextManager[None]:
+    """The tokenizer's check runs beside the writing; where it fails, no file gets its final name."""
+    vocabulary = sources.vocabulary
+    small = vocabulary_file(path, sources.model, vocabulary)
+    scratch = path.with_name(path.name + ".vocabulary" + PARTIAL)
+    start = vocabulary.bos_token or vocabulary.eos_token
+    return checked_vocabulary(small, sources.tokenizer_dir / "tokenizer.json", start, scratch)
+
+
+def _plan(sources: Sources, path: Path, name: str, quant: Quant, options: Options) -> Plan:
+    types = tensor_types(sources.model, quant, options.rules, bool(options.importance))
+    _refuse_file_for_folder(path.parent)
+    try:
+        return plan(path, name, quant, types, sources.model, sources.vocabulary, options.part_bytes)
+    except OSError as error:
+        raise disk_error(path, error) from error
 
 
 def _refuse_file_for_folder(folder: Path) -> None:
@@ -129,81 +160,96 @@ def _refuse_file_for_folder(folder: Path) -> None:
         raise ExportError(f"{existing} is a file, so nothing can be written into it; choose a folder")
 
 
-def _write_tensor(tensor: Tensor, sources: Sources, outputs: list[Output], threads: int, advance: Callable[[int], None]) -> None:
-    """Read one tensor chunk by chunk and write it to every file, in order, a few chunks in the air."""
-    kinds = [output.mixture.type_of(tensor.name, tensor.shape) for output in outputs]
-    lora = sources.adapter.loras.get(tensor.module or "") if sources.adapter is not None else None
-    matrices = None if lora is None else lora.read()
-
-    def work(start: int, stop: int) -> list[Bytes]:
-        rows = _merged_rows(tensor, matrices, start, stop)
-        _refuse_unusable(tensor, rows, Type.F16 in kinds)
-        made = {kind: quantize.quantize_rows(rows, kind) for kind in set(kinds)}
-        return [made[kind] for kind in kinds]
-
-    chunks = list(_chunks(tensor))
-    with ThreadPoolExecutor(threads) as pool:
-        for (start, stop), pieces in zip(chunks, _in_order(pool, work, chunks, 2 * threads), strict=True):
-            for output, piece in zip(outputs, pieces, strict=True):
-                output.file.write(piece.data)
-            advance((stop - start) * tensor.shape[-1])
-    for output in outputs:
-        pad(output.file, output.file.tell())
+def _refuse_existing(parts: Sequence[Part], options: Options) -> None:
+    existing = [part.path for part in parts if part.path.exists()]
+    if existing and not options.force:
+        raise ExportError(f"{existing[0]} exists already; delete it, choose another name, or overwrite it with --force")
 
 
-def _chunks(tensor: Tensor) -> Iterator[tuple[int, int]]:
-    """Row ranges of about CHUNK_BYTES that never cut a head whose rows are reordered."""
-    rows = tensor.shape[0] if len(tensor.shape) > 1 else 1
-    step = max(1, CHUNK_BYTES // (4 * tensor.shape[-1]))
-    if tensor.head_order is not None:
-        head = len(tensor.head_order)
-        step = max(head, step // head * head)
-    for start in range(0, rows, step):
-        yield start, min(rows, start + step)
+def _stamped(sources: Sources) -> list[Path]:
+    weights = {stored.path for stored in sources.base.tensors.values()}
+    return sorted(weights | {adapter.folder / "adapter_model.safetensors" for adapter in sources.adapters})
 
 
-def _in_order(
-    pool: ThreadPoolExecutor,
-    work: Callable[[int, int], list[Bytes]],
-    ranges: Sequence[tuple[int, int]],
-    most_in_flight: int,
-) -> Iterator[list[Bytes]]:
-    """Results in the order of ``ranges``; the bound on unwritten results is the bound on memory."""
-    waiting: deque[Future[list[Bytes]]] = deque()
-    for start, stop in ranges:
-        waiting.append(pool.submit(work, start, stop))
-        if len(waiting) >= most_in_flight:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+def _choices(sources: Sources, plans: Sequence[Plan], options: Options) -> str:
+    """What else decides the bytes of a file."""
+    shares = [(str(adapter.folder), adapter.share, sorted(adapter.config.items(), key=str)) for adapter in sources.adapters]
+    weights = [(name, hashlib.sha256(values.tobytes()).hexdigest()) for name, values in sorted(options.importance.items())]
+    return repr((sources.merge_base, shares, [sorted(each.types.items()) for each in plans], weights))
 
 
-def _merged_rows(tensor: Tensor, matrices: tuple[Floats, Floats] | None, start: int, stop: int) -> Floats:
-    """Rows of base plus LoRA in float32, heads reordered; a vector counts as one row."""
-    if tensor.stored is None:
-        assert tensor.constant is not None
-        return tensor.constant.reshape(-1, tensor.shape[-1])[start:stop]
-    if len(tensor.shape) == 1:
-        return tensor.stored.rows(0, tensor.shape[0]).reshape(1, -1)
-    rows = tensor.stored.rows(start, stop)
-    if matrices is not None:
-        rows = rows + matrices[1][start:stop] @ matrices[0]
-    if tensor.head_order is None:
-        return rows
-    heads = rows.reshape(-1, len(tensor.head_order), rows.shape[-1])
-    return heads[:, tensor.head_order].reshape(rows.shape)
+def _partial(part: Part) -> Path:
+    return part.path.with_name(part.path.name + PARTIAL)
 
 
-def _refuse_unusable(tensor: Tensor, rows: Floats, as_float16: bool) -> None:
-    """Raise CheckpointError for NaN and infinity, which quantisation would turn into silent nonsense."""
-    highest = max(float(rows.max()), -float(rows.min()))  # both carry a NaN through
-    if not np.isfinite(highest):
-        raise CheckpointError(
-            f"{tensor.name!r} has a weight that is not a number or infinite, after base and adapter were added; "
-            "the training diverged or a file is damaged"
-        )
-    if as_float16 and highest > FLOAT16_MAX:
-        raise CheckpointError(f"{tensor.name!r} has a weight of {highest:.0f}, beyond float16; choose Q8_0 instead")
+def _resumable(journal: Path, made_from: str, parts: Sequence[Part], tensors: Sequence[Tensor]) -> int:
+    """Tensors that need not be written again; what an export of something else left is removed."""
+    finished = finished_tensors(journal, made_from)
+    names = {tensor.name for tensor in tensors[:finished]}
+    for part in parts:
+        ends = [offset for name, offset in part.offsets.items() if name not in names]
+        due = min(ends, default=part.size_bytes)
+        if not _partial(part).is_file() or _partial(part).stat().st_size < due:
+            finished = 0
+    if not finished:
+        _discard(parts)
+    return finished
+
+
+def _rename(parts: Sequence[Part]) -> None:
+    """All parts are whole: give them their names, and make the names themselves survive a power cut."""
+    for part in parts:
+        _partial(part).replace(part.path)
+    if os.name == "posix":
+        folder = os.open(parts[0].path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _discard(parts: Sequence[Part]) -> None:
+    for part in parts:
+        _partial(part).unlink(missing_ok=True)
+    journal_path(parts[0].path).unlink(missing_ok=True)
+
+
+def _reusable(part: Part, finished: int) -> int:
+    return _partial(part).stat().st_size if finished else 0
+
+
+def _write_all(
+    sources: Sources, plans: Sequence[Plan], name: str, options: Options, journal: Path, made_from: str, finished: int
+) -> None:
+    tensors, threads = sources.model.tensors, options.threads or _cores()
+    with ExitStack() as stack:
+        outputs = [Output(each, [_open(stack, part, finished) for part in each.parts]) for each in plans]
+        files = [file for output in outputs for file in output.files]
+        notes = Journal(journal, made_from, files, stack.enter_context(ThreadPoolExecutor(1)))
+        notes.begin(finished)
+        pool = stack.enter_context(ThreadPoolExecutor(threads))
+        stack.enter_context(_one_thread_a_product())
+        total = sum(tensor.rows * tensor.columns for tensor in tensors)
+        advance = stack.enter_context(_progress(f"{name} → {', '.join(each.quant.name for each in plans)}", total))
+        advance(sum(tensor.rows * tensor.columns for tensor in tensors[:finished]))
+        work = work_of(sources, outputs, tensors[finished:], options.importance)
+        for done in in_order(pool, work, 2 * threads):
+            tensor = tensors[finished + done.number]
+            for output, piece in zip(outputs, done.pieces, strict=True):
+                output.write(tensor, piece)
+            if done.is_last:
+                notes.note(finished + done.number + 1, sum(output.end(tensor) for output in outputs))
+            advance(done.weights)
+        for file in files:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _open(stack: ExitStack, part: Part, finished: int) -> BinaryIO:
+    file = stack.enter_context(_partial(part).open("r+b" if finished else "wb"))
+    if not finished:
+        file.write(part.header)
+    return file
 
 
 def _one_thread_a_product() -> AbstractContextManager[Any]:

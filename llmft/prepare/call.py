@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmft.deidentify.span import Roster
+from llmft.dialogue import Split
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,4 @@ class RawCall:
     roster: Roster = Roster()
     source: str = "real"  # real, synthetic or simulated
     license: str | None = None
+    split: Split | None = None  # of the source's own

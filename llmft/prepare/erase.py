@@ -27,7 +27,8 @@ from llmft.prepare.lineage import (
     remember_version,
     subject_key,
 )
-from llmft.prepare.reporting.audit import SHEET
+from llmft.prepare.output import ANNOTATIONS
+from llmft.prepare.reporting.audit import SHEET, SIGNED, forget_calls
 from llmft.prepare.reporting.counts import SPLITS, Counts, facts
 from llmft.prepare.reporting.page import write_reports
 from llmft.prepare.reporting.report import read_report, recounted
@@ -35,8 +36,20 @@ from llmft.run import atomic_path, sha256
 
 SPLIT_FILES = tuple(f"{split}.jsonl" for split in SPLITS)
 DUPLICATES, REPORT = "duplicates.jsonl", "report.json"
-CLEANED = {*SPLIT_FILES, DUPLICATES, LINEAGE, VERSIONS, REPORT, "report.html", "DATA_CARD.md", DATABASE, SHEET}
-WITHOUT_PERSONS = {"quarantine.jsonl", "refused.jsonl", "doctors.json"}  # they name rows of sources, not calls
+CLEANED = {
+    *SPLIT_FILES,
+    DUPLICATES,
+    LINEAGE,
+    VERSIONS,
+    REPORT,
+    "report.html",
+    "DATA_CARD.md",
+    DATABASE,
+    SHEET,
+    SIGNED,
+    ANNOTATIONS,
+}
+WITHOUT_PERSONS = {"quarantine.jsonl", "refused.jsonl", "warnings.jsonl", "doctors.json"}  # they name rows of sources, not calls
 
 
 @dataclass(frozen=True)
@@ -131,6 +144,7 @@ def _clean(folder: Path, ids: Collection[str], day: str) -> int:
     """Rewrite what names the calls; returns how many dialogues left the splits."""
     gone = sum(_drop(folder / name, ids, ("id",)) for name in SPLIT_FILES)
     _drop(folder / DUPLICATES, ids, ("id", "same_as"))
+    _drop(folder / ANNOTATIONS, ids, ("id",))
     sheet = folder / SHEET
     if sheet.is_file() and any(f'data-id="{name}"' in sheet.read_text("utf-8") for name in ids):
         sheet.unlink()
@@ -153,17 +167,16 @@ def _drop(path: Path, ids: Collection[str], keys: tuple[str, ...]) -> int:
 
 
 def _report_again(folder: Path, ids: Collection[str], files: Mapping[str, str], day: str) -> None:
-    if not (folder / REPORT).is_file():
+    report = read_report(folder / REPORT) if (folder / REPORT).is_file() else None
+    audit = forget_calls(folder, ids, files if report is not None and report.audit is not None else None)
+    if report is None:
         return
-    report, kept = read_report(folder / REPORT), Counts()
+    kept = Counts()
     for split in SPLITS:
         for record, _ in _rows(folder / f"{split}.jsonl"):
             kept.keep(facts(record), split)
     changed = recounted(report, kept, files={**report.files, **files}, day=day)
-    if changed.audit is not None:
-        hidden = {kind: ["erased" if name in ids else name for name in changed.audit[kind]] for kind in ("leaks", "wrong")}
-        changed = dataclasses.replace(changed, audit={**changed.audit, **hidden})
-    write_reports(folder, folder.name, changed)
+    write_reports(folder, folder.name, dataclasses.replace(changed, audit=audit))
 
 
 def _trained_on(runs: Path, hashes: Collection[str]) -> list[Path]:

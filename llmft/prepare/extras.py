@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from llmft.dialogue import Dialogue, Fault, scan_dialogues
@@ -17,13 +18,18 @@ from llmft.run import atomic_path, write_text
 DOCTORS, FOLDS = "doctors.json", "folds.jsonl"
 
 
-def write_doctors(roster: Path, output_dir: Path) -> None:
-    """The roster as ``doctors.json``; raises :class:`DialogueError` at its first bad row."""
-    found = list(read_doctors(roster))
+def roster_of(path: Path) -> tuple[Doctor, ...]:
+    """The doctors of a roster, CSV or FHIR; raises :class:`DialogueError` at its first bad row."""
+    found = list(read_doctors(path))
     fault = next((entry for entry in found if isinstance(entry, Fault)), None)
     if fault is not None:
         raise DialogueError(f"{fault}; mend the roster and prepare again")
-    write_text(output_dir / DOCTORS, as_roster_json(entry for entry in found if isinstance(entry, Doctor)))
+    return tuple(entry for entry in found if isinstance(entry, Doctor))
+
+
+def write_doctors(doctors: Sequence[Doctor], output_dir: Path) -> None:
+    """The doctors as ``doctors.json``."""
+    write_text(output_dir / DOCTORS, as_roster_json(doctors))
 
 
 def write_parquets(output_dir: Path) -> None:
@@ -35,8 +41,6 @@ def write_parquets(output_dir: Path) -> None:
 
 def write_folds(output_dir: Path, outcome: Outcome, count: int, seed: int) -> None:
     """``{"id", "fold"}`` for each call that is kept for training or validation; a group lies in one fold."""
-    if count < 2:
-        raise DialogueError(f"--folds {count}: cross-validation needs at least 2")
     numbers = folds(outcome.assignment.groups, count, seed)
     traced = [row for row, fate in enumerate(outcome.fates) if fate in (KEEP, EXACT, NEAR)]  # the rows of lineage.jsonl
     test = SPLITS.index("test")

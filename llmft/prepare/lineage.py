@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmft.deidentify.numbering import PEOPLE
+from llmft.deidentify.stage import deidentify
 from llmft.errors import DialogueError
 from llmft.prepare.call import RawCall
 from llmft.run import disk_error, write_text
@@ -103,14 +105,20 @@ def _keyed(kind: bytes, text: str, salt: bytes) -> str:
 
 def origin_of(call: RawCall, dialogue_id: str, salt: bytes) -> Origin:
     """Where ``dialogue_id`` came from."""
-    said = "\x1f".join(f"{turn.speaker}\x1e{turn.text}" for turn in call.turns)
+    said = "\x1f".join([f"{turn.speaker}\x1e{turn.text}" for turn in call.turns])
     subject = subject_key(call.subject, salt) if call.subject else None
     return Origin(dialogue_id, call.file, call.row, _keyed(b"said:", said, salt), subject)
 
 
+def names_somebody(file: Path) -> bool:
+    """Whether a source's file name reads like a person's: lineage and report hold it as it is, to find the row again."""
+    said = re.sub(r"[\W_]+", " ", file.name.split(".")[0])
+    return not PEOPLE.isdisjoint(deidentify((said,), "fr", layers=("context", "names")).counts)
+
+
 def origin_line(origin: Origin) -> str:
     """One line of lineage.jsonl."""
-    return json.dumps(dataclasses.asdict(origin), ensure_ascii=False) + "\n"
+    return json.dumps(vars(origin), ensure_ascii=False) + "\n"
 
 
 def read_lineage(folder: Path) -> Iterator[Origin]:

@@ -5,31 +5,46 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from typing import Any
 
 from llmft.dialogue import Dialogue
 from llmft.prepare.call import RawCall
-from llmft.prepare.cleaning.checks import label_conflicts, read_date
+from llmft.prepare.cleaning.checks import read_date
 from llmft.prepare.cleaning.duplicates import SIGNATURE_BYTES, exact_duplicates, fingerprint, near_duplicates, signature
+from llmft.prepare.cleaning.normalise import words
 from llmft.prepare.splits import EPOCH, NO_DATE, SPLITS, Assignment, Keys, assign, key_of, leaks
 from llmft.vocabulary import specialties, urgencies
 
 KEEP, EXACT, NEAR, SAME_ID, SILVER = range(5)  # a row's fate
 UNKNOWN = 255
+CONFLICTS = ("", "labels.urgency", "labels.specialty")  # where a row is labelled otherwise than the one that it repeats
 Array = Any  # a numpy array
 
 
-def key_fields() -> list[tuple[Any, ...]]:
-    """The columns of a row's keys, for numpy."""
+def key_table(rows: Sequence[tuple[Any, ...]], *, near: bool) -> Array:
+    """The ``keys_of`` rows as one array; the signatures are a column of it only for the search for near-duplicates."""
+    import numpy as np
+
+    table = np.zeros(len(rows), _key_fields(near))
+    for name, column in zip(table.dtype.names or (), zip(*rows, strict=True), strict=False):
+        if isinstance(column[0], bytes):
+            table[name] = np.frombuffer(b"".join(column), table.dtype[name].base).reshape(len(rows), -1)
+        else:
+            table[name] = np.array(column, table.dtype[name])
+    return table
+
+
+def _key_fields(near: bool) -> list[tuple[Any, ...]]:
     return [
         ("id", "u8"), ("family", "u8"), ("subject", "u8"), ("day", "i4"), ("split", "u1"), ("specialty", "u1"),
-        ("urgency", "u1"), ("silver", "?"), ("words", "V16"), ("signature", f"V{SIGNATURE_BYTES}"),
+        ("urgency", "u1"), ("silver", "?"), ("words", "u8", (2,)), *([("signature", "u1", (SIGNATURE_BYTES,))] if near else ()),
     ]  # fmt: skip
 
 
 def keys_of(dialogue: Dialogue, call: RawCall, *, near: bool) -> tuple[Any, ...]:
-    """The keys of one row in the order of ``key_fields``; without ``near`` the signature stays empty."""
-    texts = [turn.text for turn in dialogue.turns]
+    """The keys of one row for ``key_table``; without ``near`` it has no signature."""
+    spoken = words(turn.text for turn in dialogue.turns)
     labels = dialogue.labels
     day = read_date(call.date) if call.date else None
     return (
@@ -38,12 +53,22 @@ def keys_of(dialogue: Dialogue, call: RawCall, *, near: bool) -> tuple[Any, ...]
         key_of("subject", call.subject),
         (day - EPOCH).days if day else NO_DATE,
         SPLITS.index(dialogue.split) if dialogue.split else UNKNOWN,
-        list(specialties()).index(labels.specialty) if labels else UNKNOWN,
-        list(urgencies()).index(labels.urgency) if labels else UNKNOWN,
+        _specialty_numbers()[labels.specialty] if labels else UNKNOWN,
+        _urgency_numbers()[labels.urgency] if labels else UNKNOWN,
         labels is not None and labels.confidence == "silver",
-        fingerprint(texts),
-        signature(texts) if near else b"",
+        fingerprint(spoken),
+        signature(spoken) if near else b"",
     )
+
+
+@cache
+def _specialty_numbers() -> dict[str, int]:
+    return {name: number for number, name in enumerate(specialties())}
+
+
+@cache
+def _urgency_numbers() -> dict[str, int]:
+    return {name: number for number, name in enumerate(urgencies())}
 
 
 @dataclass(frozen=True)
@@ -52,8 +77,8 @@ class Outcome:
 
     splits: Array  # (rows,) uint8
     fates: Array  # (rows,) uint8
-    repeats: dict[int, int]  # duplicate ─▶ the row that stays
-    conflicts: tuple[tuple[int, str], ...]  # row, field: labelled otherwise than the row that it repeats
+    repeats: Array  # (rows,) int64: the row that stays instead; itself for a row that is no duplicate
+    conflicts: Array  # (rows,) uint8: which of CONFLICTS, labelled otherwise than the row that it repeats
     assignment: Assignment
     split_by: str  # "record": the rows' own splits; "group": ours
     leaks: dict[str, int]
@@ -64,15 +89,14 @@ def decide(keys: Array, *, seed: int, recent_from: date | None, near: bool) -> O
     """The fate of every row from its keys, in the order of the rows."""
     import numpy as np
 
-    fates = np.zeros(len(keys), np.uint8)
-    exact = exact_duplicates((row, words.tobytes()) for row, words in enumerate(keys["words"]))
-    repeats = _mark(exact, fates, EXACT)
+    rows, fates = np.arange(len(keys)), np.zeros(len(keys), np.uint8)
+    repeats = exact_duplicates(keys["words"])
+    fates[repeats != rows] = EXACT
     fates[_repeated_ids(keys, fates)] = SAME_ID
-    alike: list[tuple[int, ...]] = []
     if near:
-        left = np.flatnonzero(fates == KEEP)
-        alike = near_duplicates((int(row), keys["signature"][row].tobytes()) for row in left)
-        repeats |= _mark(alike, fates, NEAR)
+        alike = near_duplicates(keys["signature"], fates == KEEP)
+        fates[alike != rows] = NEAR
+        repeats = np.where(alike != rows, alike, repeats)
     assignment, split_by, warnings = _assigned(keys, seed, recent_from)
     fates[(fates == KEEP) & keys["silver"] & (assignment.splits == SPLITS.index("test"))] = SILVER
     kept = fates == KEEP
@@ -87,15 +111,8 @@ def decide(keys: Array, *, seed: int, recent_from: date | None, near: bool) -> O
     empty = [split for number, split in enumerate(SPLITS) if not (found.splits == number).any()]
     if empty:
         warnings += (f"{' and '.join(empty)} would be empty with these families; add calls, or give each row its split",)
-    conflicts = _conflicts([*exact, *alike], keys)
+    conflicts = _conflicts(repeats, keys)
     return Outcome(assignment.splits, fates, repeats, conflicts, assignment, split_by, leaking, warnings)
-
-
-def _mark(groups: Sequence[Sequence[int]], fates: Array, fate: int) -> dict[int, int]:
-    """Give all but the first row of each group their fate; returns row ─▶ the row that stays."""
-    repeats = {row: first for first, *others in groups for row in others}
-    fates[list(repeats)] = fate
-    return repeats
 
 
 def _repeated_ids(keys: Array, fates: Array) -> Array:
@@ -117,12 +134,12 @@ def _assigned(keys: Array, seed: int, recent_from: date | None) -> tuple[Assignm
     return ours, "group", (said,) if known else ()
 
 
-def _conflicts(groups: Sequence[Sequence[int]], keys: Array) -> tuple[tuple[int, str], ...]:
-    """Rows of a group that are labelled otherwise than its first row, with the field."""
+def _conflicts(repeats: Array, keys: Array) -> Array:
+    """For each row which label the row that it repeats has otherwise, by number in ``CONFLICTS``; 0 where one has none."""
+    import numpy as np
 
-    def labels_of(row: int) -> tuple[str, str] | None:
-        urgency, specialty = int(keys["urgency"][row]), int(keys["specialty"][row])
-        return None if UNKNOWN in (urgency, specialty) else (str(urgency), str(specialty))
-
-    found = label_conflicts(groups, labels_of, lambda row: ("", row))
-    return tuple((fault.line, fault.field) for fault in found)
+    urgency, specialty = keys["urgency"], keys["specialty"]
+    known = (urgency != UNKNOWN) & (specialty != UNKNOWN)
+    known &= known[repeats]
+    other = np.where(urgency != urgency[repeats], 1, np.where(specialty != specialty[repeats], 2, 0))
+    return np.where(known, other, 0).astype(np.uint8)

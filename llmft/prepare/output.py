@@ -3,54 +3,60 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
 from llmft.dialogue import Fault
 from llmft.prepare.lineage import LINEAGE
-from llmft.prepare.outcome import EXACT, KEEP, NEAR, SAME_ID, SILVER, Outcome
+from llmft.prepare.outcome import CONFLICTS, EXACT, KEEP, NEAR, SAME_ID, SILVER, Outcome
 from llmft.prepare.parts import PartFolder
 from llmft.prepare.reporting.counts import Counts, Facts
 from llmft.prepare.splits import SPLITS
 from llmft.run import atomic_path
 
-QUARANTINE, DUPLICATES, REFUSED = "quarantine.jsonl", "duplicates.jsonl", "refused.jsonl"
-OUTPUTS = (*(f"{split}.jsonl" for split in SPLITS), QUARANTINE, DUPLICATES, REFUSED, LINEAGE)
-SILVER_IN_TEST = "its label comes from rules (silver), and the test split takes labels of humans alone"
+QUARANTINE, DUPLICATES, REFUSED, WARNINGS = "quarantine.jsonl", "duplicates.jsonl", "refused.jsonl", "warnings.jsonl"
+OUTPUTS = (*(f"{split}.jsonl" for split in SPLITS), QUARANTINE, DUPLICATES, REFUSED, WARNINGS, LINEAGE)
+ANNOTATIONS = "annotations.jsonl"  # what people said of calls, kept beside a set (merge_labels)
+SILVER_IN_TEST = "its label is silver (of rules, or of people who differ); the test split takes labels that people agree on"
 TAKEN_ID = "the id appeared in an earlier row, with other words"
 
 
 def write_set(folder: PartFolder, parts: int, outcome: Outcome, output_dir: Path) -> tuple[Counts, int]:
     """Write all of ``OUTPUTS``; returns the counts, and the number of families that are kept."""
-    counts, families = Counts(), set()
-    stays = set(outcome.repeats.values())
-    names: dict[int, str] = {}  # row that stays ─▶ its id
-    conflicts = dict(outcome.conflicts)
+    import numpy as np
+
+    counts, fates, splits, repeats = Counts(), outcome.fates, outcome.splits, outcome.repeats
+    stays = np.zeros(len(fates), bool)
+    stays[repeats[repeats != np.arange(len(fates))]] = True
+    names: dict[int, str] = {}  # row that stays in place of another ─▶ its id
     with ExitStack() as stack:
         files = {name: _open(stack, output_dir / name) for name in OUTPUTS}
-        row = 0
+        row = -1
         for number in range(parts):
             notes = folder.notes(number)
             _write_left_out(notes, files, counts)
+            warnings = _by_place(notes["warnings"])
             for line, origin, known in zip(folder.lines(number), notes["origins"], notes["facts"], strict=True):
-                place = json.loads(origin)
-                if row in stays:
+                row += 1
+                fate, split, facts = int(fates[row]), SPLITS[splits[row]], _facts(known)
+                place = json.loads(origin) if warnings or fate != KEEP or stays[row] else {}
+                if stays[row]:
                     names[row] = place["id"]
-                fate, split = int(outcome.fates[row]), SPLITS[outcome.splits[row]]
+                if fate in (KEEP, SILVER):
+                    counts.rate(facts)
                 if fate == KEEP:
-                    counts.keep(_facts(known), split)
-                    families.add(int(outcome.assignment.groups[row]))
+                    counts.keep(facts, split)
+                    if warnings:
+                        _write_warnings(warnings.get((place["source"], place["row"]), ()), files, counts)
                     files[f"{split}.jsonl"].write(with_split(line, split))
                     files[LINEAGE].write(origin)
                 else:
-                    kept = outcome.repeats.get(row)
-                    across = kept is not None and bool(outcome.splits[kept] != outcome.splits[row])
-                    _write_fate(fate, place, origin, names.get(kept, "") if kept is not None else "", across,
-                                conflicts.get(row), files, counts)  # fmt: skip
-                row += 1
-    return counts, len(families)
+                    kept = int(repeats[row])
+                    across, conflict = bool(splits[kept] != splits[row]), CONFLICTS[outcome.conflicts[row]]
+                    _write_fate(fate, place, origin, names.get(kept, ""), across, conflict, files, counts)
+    return counts, len(np.unique(outcome.assignment.groups[fates == KEEP]))
 
 
 def with_split(line: str, split: str) -> str:
@@ -65,7 +71,7 @@ def _open(stack: ExitStack, path: Path) -> TextIO:
 
 def _write_left_out(notes: dict[str, Any], files: dict[str, TextIO], counts: Counts) -> None:
     """Rows that never became dialogues."""
-    for name, rows in Counter(notes["files"]).items():
+    for name, rows in notes["files"].items():
         counts.read(name, rows)
     for fault in notes["faults"]:
         _quarantine(Fault(*fault), files, counts)
@@ -74,8 +80,24 @@ def _write_left_out(notes: dict[str, Any], files: dict[str, TextIO], counts: Cou
         _write_json(files[REFUSED], {"file": file, "line": line, "reason": reason})
 
 
+def _by_place(warnings: list[list[Any]]) -> dict[tuple[str, int], list[Fault]]:
+    """File and line ─▶ what does not fit there."""
+    found: dict[tuple[str, int], list[Fault]] = {}
+    for warning in warnings:
+        fault = Fault(*warning)
+        found.setdefault((fault.file, fault.line), []).append(fault)
+    return found
+
+
+def _write_warnings(warnings: Iterable[Fault], files: dict[str, TextIO], counts: Counts) -> None:
+    """Of a row that is kept: what in it does not fit, for a person to look at."""
+    for fault in warnings:
+        counts.warn(fault)
+        _write_fault(fault, files[WARNINGS])
+
+
 def _write_fate(
-    fate: int, place: dict[str, Any], origin: str, kept: str, across: bool, conflict: str | None,
+    fate: int, place: dict[str, Any], origin: str, kept: str, across: bool, conflict: str,
     files: dict[str, TextIO], counts: Counts,
 ) -> None:  # fmt: skip
     """A sound row that is not kept."""
@@ -95,7 +117,11 @@ def _write_fate(
 
 def _quarantine(fault: Fault, files: dict[str, TextIO], counts: Counts) -> None:
     counts.quarantine(fault)
-    _write_json(files[QUARANTINE], {"file": fault.file, "line": fault.line, "field": fault.field, "reason": fault.reason})
+    _write_fault(fault, files[QUARANTINE])
+
+
+def _write_fault(fault: Fault, file: TextIO) -> None:
+    _write_json(file, {"file": fault.file, "line": fault.line, "field": fault.field, "reason": fault.reason})
 
 
 def _write_json(file: TextIO, entry: dict[str, Any]) -> None:

@@ -2,8 +2,10 @@
 
 .work/plan.json          what the parts were made of and how; another plan starts anew
 .work/part-00000.jsonl   the good dialogues of a chunk, one a line
-.work/part-00000.npy     their keys for duplicates and splits, one a row (``KEYS``)
-.work/part-00000.json    faults, counts and lineage; written last: with it the part is whole
+.work/part-00000.npy     their keys for duplicates and splits, one a row (``outcome.key_table``)
+.work/part-00000.json    faults, counts and lineage, and the hashes of the other two; written last
+
+Nothing is synced to the disk: a kill cannot harm a file that was written, and what a power cut harms the hashes tell.
 """
 
 from __future__ import annotations
@@ -18,13 +20,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llmft.run import atomic_path, write_json, write_text
+import xxhash
+
+from llmft.errors import DialogueError
+from llmft.run import PARTIAL, disk_error, write_json
 
 CHUNK_ROWS = 500
+CONNECT_S = 10  # to reach a Dask scheduler
 AHEAD = 3  # chunks a worker that may wait, so that memory stays flat however fast the reader is
 Row = TypeVar("Row")
 
@@ -58,16 +65,23 @@ class PartFolder:
 
     def has(self, number: int) -> bool:
         """Whether the part is whole."""
-        return self._path(number, "json").is_file()
+        try:
+            expected = json.loads(self._path(number, "json").read_bytes())["hashes"]
+            return all(_hash(self._path(number, suffix).read_bytes()) == known for suffix, known in expected.items())
+        except (OSError, ValueError, KeyError):
+            return False
 
     def write(self, number: int, part: Part) -> None:
         """Write a part; its notes come last and make it whole."""
         import numpy as np
 
-        write_text(self._path(number, "jsonl"), "".join(part.lines))
-        with atomic_path(self._path(number, "npy")) as partial, partial.open("wb") as file:
-            np.save(file, part.keys)
-        write_text(self._path(number, "json"), json.dumps(part.notes, ensure_ascii=False))
+        keys = BytesIO()
+        np.save(keys, part.keys)
+        pieces = {"jsonl": "".join(part.lines).encode(), "npy": keys.getvalue()}
+        for suffix, piece in pieces.items():
+            _write(self._path(number, suffix), piece)
+        notes = {**part.notes, "hashes": {suffix: _hash(piece) for suffix, piece in pieces.items()}}
+        _write(self._path(number, "json"), json.dumps(notes, ensure_ascii=False).encode())
 
     def lines(self, number: int) -> Iterator[str]:
         """The dialogues of a part."""
@@ -79,6 +93,17 @@ class PartFolder:
         import numpy as np
 
         return np.load(self._path(number, "npy"))
+
+    def all_keys(self, parts: int) -> Any:
+        """The keys of the dialogues of all parts, in memory once."""
+        import numpy as np
+
+        sizes = [len(np.load(self._path(number, "npy"), mmap_mode="r")) for number in range(parts)]
+        whole = np.empty(sum(sizes), self.keys(0).dtype)
+        ends = np.cumsum(sizes)
+        for number, (size, end) in enumerate(zip(sizes, ends, strict=True)):
+            whole[end - size : end] = self.keys(number)
+        return whole
 
     def notes(self, number: int) -> dict[str, Any]:
         """Faults, counts and lineage of a part."""
@@ -123,7 +148,12 @@ def worker_pool(workers: int, cluster: str | None) -> Iterator[Executor | None]:
     if cluster is not None:
         from distributed import Client
 
-        with Client(cluster) as client:
+        try:
+            scheduler = Client(cluster, timeout=CONNECT_S)
+        except (OSError, ValueError) as error:
+            wanted = "start one with: dask scheduler, give its address, or leave out --cluster"
+            raise DialogueError(f"no Dask scheduler answers at {cluster}; {wanted}") from error
+        with scheduler as client:
             yield client.get_executor(pure=False)
     elif workers > 1:
         with ProcessPoolExecutor(workers, initializer=_end_with, initargs=(os.getpid(),)) as pool:
@@ -141,6 +171,20 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
+def _hash(content: bytes) -> str:
+    return xxhash.xxh3_128_hexdigest(content)
 
 
 def _finish(waiting: deque[tuple[int, Future[Part]]], folder: PartFolder) -> None:

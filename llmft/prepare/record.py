@@ -1,7 +1,7 @@
 """One row of a source, made into a dialogue that one may train on, or told why not: the per-record function.
 
 It is pure: the same row and options give the same result in any process on any machine. The order is
-parse ─▶ roles ─▶ normalise ─▶ language ─▶ de-identify ─▶ labels ─▶ check.
+parse ─▶ roles ─▶ normalise ─▶ language ─▶ labels ─▶ de-identify ─▶ weak labels, triage block ─▶ check.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from llmft.deidentify.stage import LAYERS, Deidentified, Recogniser, deidentify, residual
-from llmft.dialogue import Dialogue, EvidenceMention, Fault, Labels, Patient, Triage, Turn, parse_dialogue, read_triage
+from llmft.deidentify.files import parse_row
+from llmft.deidentify.notes import rewritten
+from llmft.deidentify.record import LEFT, capped, deidentify_record, is_done, known_note, left_over
+from llmft.deidentify.span import Roster
+from llmft.deidentify.stage import LAYERS, Recogniser
+from llmft.dialogue import Dialogue, EvidenceMention, Fault, Labels, Patient, Triage, Turn, fault_of, parse_dialogue, read_triage
 from llmft.prepare.call import RawCall, RawTurn
 from llmft.prepare.cleaning.checks import check_call, check_dialogue, read_date
 from llmft.prepare.cleaning.language import detect
-from llmft.prepare.cleaning.normalise import FENCE, normalise
+from llmft.prepare.cleaning.normalise import normalise
 from llmft.prepare.labels.label import label, with_triage
 from llmft.prepare.labels.weak_label import weak_label
 from llmft.prepare.readers.speakers import SURE, guess_roles, with_roles
 
-DEID_VERSION = "1"
-OLD = 90  # years; from here on an age says too much, and is written as this
 ROLES = {"patient", "operator", "system"}
+Dropped = tuple[tuple[str, int], ...]  # kind ─▶ turns of the source that the dialogue has not
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Cleaned:
     call: RawCall
     has_triage: bool
     warnings: tuple[Fault, ...] = ()
+    dropped: Dropped = ()
 
 
 @dataclass(frozen=True)
@@ -75,21 +79,39 @@ def clean_row(row: Row, options: CleanOptions) -> Cleaned | Refused | Fault:
     if isinstance(row, Fault):
         return row
     record = None
+    dropped: Dropped = ()
     if isinstance(row, RecordLine):
-        parsed = parse_dialogue(row.text, row.file, row.row)
+        parsed = _parsed(row)
         if isinstance(parsed, Fault):
             return parsed
-        record, call = parsed, call_of(parsed, row.file, row.row)
+        record, roster = parsed
+        call = replace(call_of(record, row.file, row.row), roster=roster)
     else:
+        row = _as_told(row, options.roles)
         found = check_call(row, options.latest)
         if found.faults:
             return found.faults[0]
-        with_speakers = _with_roles(row, options.roles)
+        with_speakers = _with_roles(row)
         if isinstance(with_speakers, Fault):
             return with_speakers
-        call = with_speakers
+        call, dropped = with_speakers
     found = check_call(call, options.latest)  # once more: now it is known who the operator is
-    return found.faults[0] if found.faults else _cleaned(call, record, options)
+    if found.faults:
+        return found.faults[0]
+    cleaned = _cleaned(call, record, options)
+    return replace(cleaned, dropped=dropped) if dropped and isinstance(cleaned, Cleaned) else cleaned
+
+
+def _parsed(row: RecordLine) -> tuple[Dialogue, Roster] | Fault:
+    """A record, and the roster that stands beside it where there is one."""
+    if '"roster"' in row.text:
+        known = parse_row(row.text, row.file, row.row)
+        if isinstance(known, Fault):
+            return known
+        if isinstance(known.value, Dialogue):
+            return known.value, known.roster
+    parsed = parse_dialogue(row.text, row.file, row.row)
+    return parsed if isinstance(parsed, Fault) else (parsed, Roster())
 
 
 def call_of(dialogue: Dialogue, file: str, row: int) -> RawCall:
@@ -105,30 +127,26 @@ def _cleaned(call: RawCall, record: Dialogue | None, options: CleanOptions) -> C
     plain = [normalise(turn.text) for turn in call.turns]
     blank = next((number for number, text in enumerate(plain) if not text.strip()), None)
     if blank is not None:
-        return Fault(call.file, call.row, f"turns.{blank}.text", "the text is blank")
+        return Fault(call.file, call.row, f"turns[{blank}].text", "the text is blank")
     lang = call.lang
     if lang not in ("fr", "en"):
         language = detect(plain)
         if language.lang is None:
             return Fault(call.file, call.row, "lang", language.reason)
         lang = language.lang
-    deid: dict[str, Any] | None = record.deid if record is not None else None
-    texts, done = plain, None
-    if not deid or deid.get("status") != "done":
-        done, deid = _deidentified(plain, lang, call, options)
-        texts = list(done.texts)
-    left = residual(texts, call.roster)  # the triage block too: its summary is free text
-    if left:
-        turn, kind = left[0]
-        return Refused(call, f"turn {turn} still holds a {kind} after de-identification; add it to the call's roster")
     labels = record.labels if record is not None else label(call, lang)  # type: ignore[arg-type]
     if isinstance(labels, Fault):
         return labels
     try:
-        dialogue = _dialogue(call, texts, lang, deid, labels) if record is None else _renewed(record, plain, texts, done, deid)
+        dialogue = _dialogue(call, plain, lang, labels) if record is None else _with_texts(record, plain)
     except ValidationError as error:
-        return _fault(call, error)
-    if dialogue.labels is None and options.weak_labels and read_triage(texts[-1]) is None:
+        return fault_of(error, call.file, call.row)
+    dialogue = rewritten(dialogue, lambda _, text: normalise(text))
+    dialogue, left = _private(dialogue, call, options)
+    if left:
+        field, kind = left[0]
+        return Refused(call, f"{field}: {LEFT.format(kind)}")
+    if dialogue.labels is None and options.weak_labels and read_triage(dialogue.turns[-1].text) is None:
         dialogue = dialogue.model_copy(update={"labels": _silver(dialogue)})
     dialogue = with_triage(dialogue)
     triage = read_triage(dialogue.turns[-1].text)
@@ -157,66 +175,64 @@ def _of_block(triage: Triage, source: str) -> Labels:
     )
 
 
-def _with_roles(call: RawCall, roles: Mapping[str, str] | None) -> RawCall | Fault:
-    """The call with patient and operator in alternation, ending with the operator."""
-    mapping: Mapping[str, str] = roles or {}
-    if not {mapping.get(turn.speaker, turn.speaker) for turn in call.turns} <= ROLES:
+def _as_told(call: RawCall, roles: Mapping[str, str] | None) -> RawCall:
+    """The call with the roles that the user gives, also where the source has them the wrong way round."""
+    if not roles:
+        return call
+    return replace(call, turns=tuple(replace(turn, speaker=roles.get(turn.speaker, turn.speaker)) for turn in call.turns))
+
+
+def _with_roles(call: RawCall) -> tuple[RawCall, Dropped] | Fault:
+    """The call with patient and operator in alternation, ending with the operator; and how many turns that cost."""
+    mapping: Mapping[str, str] = {}
+    if not {turn.speaker for turn in call.turns} <= ROLES:
         guess = guess_roles(call.turns)
         if guess.confidence < SURE:
             # Without the guess's reason: it has the speakers' names, and they may be the patient's.
             reason = "nobody can be told for the operator; say who it is with --roles NAME=operator"
-            return Fault(call.file, call.row, "turns.speaker", reason)
-        mapping = {**guess.mapping, **mapping}
+            place = next(k for k, turn in enumerate(call.turns) if turn.speaker not in ROLES)
+            return Fault(call.file, call.row, f"turns[{place}].speaker", reason)
+        mapping = guess.mapping
     turns = with_roles(call.turns, mapping)
     while turns and turns[-1].speaker != "operator":
         turns = turns[:-1]  # a goodbye; what the operator said last is what is learnt
     if len(turns) < 2:
         return Fault(call.file, call.row, "turns", "the operator never answers; a call needs a patient and an operator")
-    return replace(call, turns=turns)
+    said = [mapping.get(turn.speaker, turn.speaker) for turn in call.turns if turn.text.strip()]
+    return replace(call, turns=turns), _dropped(said)
 
 
-def _deidentified(texts: Sequence[str], lang: str, call: RawCall, options: CleanOptions) -> tuple[Deidentified, dict[str, Any]]:
-    """The texts with placeholders, the triage block beside them left alone, and the record's note of it."""
-    heads, blocks = zip(*(_parted(text) for text in texts), strict=True)
-    done = deidentify(heads, lang, call.roster, options.layers, options.recogniser)
-    note = {"status": "done", "version": DEID_VERSION, "mode": "placeholder", "counts": done.counts, "layers": done.layers}
-    return replace(done, texts=tuple(head + block for head, block in zip(done.texts, blocks, strict=True))), note
+def _dropped(speakers: Sequence[str]) -> Dropped:
+    """The turns of a system, and those of a patient after the operator's last."""
+    people = [speaker for speaker in speakers if speaker != "system"]
+    trailing = next((k for k, speaker in enumerate(reversed(people)) if speaker == "operator"), 0)
+    kinds = {"trailing": trailing, "system": len(speakers) - len(people)}
+    return tuple((kind, count) for kind, count in kinds.items() if count)
 
 
-def _parted(text: str) -> tuple[str, str]:
-    head, fence, block = text.partition(FENCE)
-    return head, fence + block
+def _private(dialogue: Dialogue, call: RawCall, options: CleanOptions) -> tuple[Dialogue, tuple[tuple[str, str], ...]]:
+    """The dialogue without personal data, and what the residual check still finds: field and kind."""
+    if not is_done(dialogue):
+        done = deidentify_record(dialogue, call.roster, options.layers, options.recogniser)
+        return done.dialogue, done.left
+    update = {"deid": known_note(dialogue.deid or {}), "patient": capped(dialogue.patient)}
+    return dialogue.model_copy(update=update), left_over(dialogue, call.roster)
 
 
-def _renewed(
-    record: Dialogue, plain: Sequence[str], texts: Sequence[str], done: Deidentified | None, deid: dict[str, Any] | None
-) -> Dialogue:
-    """Our own record with its new texts; the age is capped."""
+def _with_texts(record: Dialogue, texts: Sequence[str]) -> Dialogue:
+    """Our own record with its normalised texts; where one changed nobody knows the places of its evidence."""
     turns = tuple(
-        turn
-        if turn.text == text
-        else turn.model_copy(update={"text": text, "evidence": _moved(turn, number, plain[number], done)})
-        for number, (turn, text) in enumerate(zip(record.turns, texts, strict=True))
+        turn if turn.text == text else turn.model_copy(update={"text": text, "evidence": tuple(map(_placeless, turn.evidence))})
+        for turn, text in zip(record.turns, texts, strict=True)
     )
-    age = _capped(record.patient.age, record.patient.age_unit)
-    patient = record.patient.model_copy(update={"age": age})
-    return record.model_copy(update={"turns": turns, "deid": deid, "patient": patient})
+    return record.model_copy(update={"turns": turns, "hash": None})  # of the line that the source had
 
 
-def _capped(age: int | None, unit: str) -> int | None:
-    return age if age is None or unit != "y" else min(age, OLD)
+def _placeless(mention: EvidenceMention) -> EvidenceMention:
+    return mention.model_copy(update={"span": None})
 
 
-def _moved(turn: Turn, number: int, plain: str, done: Deidentified | None) -> tuple[EvidenceMention, ...]:
-    """A turn's evidence with each span where its words are now; None where they were replaced or rewritten."""
-    known = done if turn.text == plain else None
-    return tuple(
-        mention.model_copy(update={"span": known.moved(number, *mention.span) if known and mention.span else None})
-        for mention in turn.evidence
-    )
-
-
-def _dialogue(call: RawCall, texts: Sequence[str], lang: str, deid: dict[str, Any] | None, labels: Labels | None) -> Dialogue:
+def _dialogue(call: RawCall, texts: Sequence[str], lang: str, labels: Labels | None) -> Dialogue:
     day = read_date(call.date) if call.date else None
     return Dialogue(
         schema_version="1",
@@ -232,7 +248,7 @@ def _dialogue(call: RawCall, texts: Sequence[str], lang: str, deid: dict[str, An
         license=call.license,
         collected_on=day.isoformat()[:7] if day else None,  # the month: the day is one of the things that identify
         patient=_patient(call.patient),
-        deid=deid,
+        split=call.split,
     )
 
 
@@ -243,14 +259,8 @@ def anonymous_id(call: RawCall) -> str:
 
 
 def _patient(known: Mapping[str, Any]) -> Patient:
-    """What may be kept of the patient: age (90 and above as 90), sex, who calls."""
+    """What may be kept of the patient: age, sex, who calls."""
     age = known.get("age")
     years = None if age in (None, "") else int(float(age))  # type: ignore[arg-type]  # "45.0" is a number to check_call
     kept = {name: known[name] for name in ("sex", "caller", "pregnant", "age_unit") if known.get(name) is not None}
-    return Patient(age=_capped(years, kept.get("age_unit", "y")), **kept)
-
-
-def _fault(call: RawCall, error: ValidationError) -> Fault:
-    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
-    return Fault(call.file, call.row, field, first["msg"].removeprefix("Value error, "))
+    return Patient(age=years, **kept)

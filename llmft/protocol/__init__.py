@@ -10,12 +10,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from llmft.knowledge import Lang, Urgency
 from llmft.protocol.answer import Answer, answer_of
 from llmft.protocol.questions import complaint_asked, slot_asked
-from llmft.protocol.rules import Hint, Need, complaints, lexicon, red_flags, ways_by_concept
+from llmft.protocol.rules import Need, complaints, lexicon, red_flags, ways_by_concept
 from llmft.protocol.stance import Span, Stance, stances
 from llmft.protocol.terms import words_of
 
@@ -59,8 +59,7 @@ class _Mention:
     """A concept in a turn."""
 
     turn: int
-    words: Span
-    span: tuple[int, int]
+    words: Span  # none, (0, 0), where the whole turn is the answer to a question about it
     stance: Stance
 
 
@@ -72,7 +71,7 @@ class _Reading:
     """What one patient turn mentions: concepts, and how much its words speak for each complaint."""
 
     mentions: _Pool
-    complaints: Mapping[str, tuple[float, tuple[int, int]]]  # complaint ─▶ weight and where its strongest word stands
+    complaints: Mapping[str, tuple[float, Span]]  # complaint ─▶ weight, and where its strongest words stand
 
 
 def matches(text: str, lang: Lang) -> tuple[Match, ...]:
@@ -92,16 +91,18 @@ def matches_in_call(turns: Iterable[tuple[str, str]], lang: Lang) -> tuple[Match
     found: dict[str, Match] = {}
     readings: dict[int, _Reading] = {}
     exchanges: list[_Exchange] = []
+    opening: _Pool = {}  # what the patient's first turn says of now
     for number, (speaker, text) in enumerate(said):
         if speaker != "patient":
             continue
         own = _read(text, lang, number)
-        opening = next(iter(readings.values())).mentions if readings else {}
-        readings[number] = own
         question = texts[number - 1] if number and said[number - 1][0] == "operator" else ""
         exchange = _Exchange(number, question, text, answer_of(words_of(text).plain) if question else Answer.OTHER)
         exchanges.append(exchange)
         _keep(found, _flags(_pooled(own.mentions, opening, exchange, lang), texts, number))
+        if not readings:
+            opening = {name: [m for m in mentions if m.stance == "now"] for name, mentions in own.mentions.items()}
+        readings[number] = own
     complaint = tuple(_complaint(readings, _asked_complaints(exchanges, lang), texts))
     for match in complaint:
         _keep(found, _from_protocol(match.name, exchanges, lang))
@@ -133,9 +134,8 @@ def _asked_complaints(exchanges: Iterable[_Exchange], lang: Lang) -> dict[str, f
             continue
         if name := complaint_asked(exchange.question, lang):
             totals[name] += QUESTION_WEIGHT
-        for hint in _hints(exchange.question, lang):
-            if hint.kind == "complaint":
-                totals[hint.name] += OPERATOR_WEIGHT * hint.weight
+        for name, weight in _hints(exchange.question, lang).complaints:
+            totals[name] += OPERATOR_WEIGHT * weight
     return totals
 
 
@@ -160,34 +160,39 @@ def _read(text: str, lang: Lang, turn: int) -> _Reading:
             continue
         stance = meant.get((start, end), "now")
         if hint.kind == "concept":
-            span = words.starts[start], words.ends[end - 1]
-            mentions.setdefault(hint.name, []).append(_Mention(turn, (start, end), span, stance))
+            mentions.setdefault(hint.name, []).append(_Mention(turn, (start, end), stance))
         elif stance == "now":
             weights.setdefault(hint.name, {})[words.plain[start:end]] = hint.weight, (start, end)
-    complaints = {}
-    for name, by_word in weights.items():
-        start, end = max(by_word.values())[1]
-        complaints[name] = sum(weight for weight, _ in by_word.values()), (words.starts[start], words.ends[end - 1])
-    return _Reading(mentions, complaints)
+    spoken = {name: (sum(weight for weight, _ in said.values()), max(said.values())[1]) for name, said in weights.items()}
+    return _Reading(mentions, spoken)
 
 
-def _pooled(own: _Pool, opening: _Pool, exchange: _Exchange, lang: Lang) -> dict[str, list[_Mention]]:
+def _pooled(own: _Pool, opening: _Pool, exchange: _Exchange, lang: Lang) -> _Pool:
     """What one answer says, with what its question asked and the opening told."""
-    pool = {concept: list(mentions) for concept, mentions in own.items()}
+    pool: dict[str, Sequence[_Mention]] = dict(own)
     if exchange.answer is not Answer.OTHER:
-        stance: Stance = "now" if exchange.answer is Answer.YES else "negated"
-        for concept in (hint.name for hint in _hints(exchange.question, lang) if hint.kind == "concept"):
-            pool.setdefault(concept, []).append(_Mention(exchange.turn, (0, 0), (0, len(exchange.text)), stance))
+        asked = _Mention(exchange.turn, (0, 0), "now" if exchange.answer is Answer.YES else "negated")
+        for concept in _hints(exchange.question, lang).concepts:
+            pool[concept] = [*pool.get(concept, ()), asked]
     if pool and exchange.answer is not Answer.NO:
         for concept, mentions in opening.items():
-            pool.setdefault(concept, []).extend(mention for mention in mentions if mention.stance == "now")
+            if mentions:
+                pool[concept] = [*pool.get(concept, ()), *mentions]
     return pool
 
 
-@lru_cache(maxsize=1 << 12)
-def _hints(question: str, lang: Lang) -> frozenset[Hint]:
-    """What the words of an operator's turn speak for; operators repeat themselves."""
-    return frozenset(hint for hint, _, _ in lexicon(lang).find(words_of(question).plain))
+class _Hints(NamedTuple):
+    """What the words of an operator's turn speak for, each once."""
+
+    concepts: tuple[str, ...]
+    complaints: tuple[tuple[str, float], ...]  # with the weight of the word
+
+
+@lru_cache(maxsize=1 << 12)  # operators repeat themselves
+def _hints(question: str, lang: Lang) -> _Hints:
+    found = dict.fromkeys(hint for hint, _, _ in lexicon(lang).find(words_of(question).plain))
+    concepts = tuple(hint.name for hint in found if hint.kind == "concept")
+    return _Hints(concepts, tuple((hint.name, hint.weight) for hint in found if hint.kind == "complaint"))
 
 
 def _flags(pool: _Pool, texts: Sequence[str], turn: int = 0) -> Iterator[Match]:
@@ -207,10 +212,16 @@ def _flags(pool: _Pool, texts: Sequence[str], turn: int = 0) -> Iterator[Match]:
                     best[flag] = stance, picked
     for flag_id, (meant, picked) in best.items():
         rule = red_flags()[flag_id]
-        here = [mention.span for mention in picked if mention.turn == turn]
-        span = min(start for start, _ in here), max(end for _, end in here)
+        span = _characters(texts[turn], [mention.words for mention in picked if mention.turn == turn])
         quote = texts[turn][span[0] : span[1]]
         yield Match(f"red_flag:{flag_id}", "red_flag", flag_id, rule.specialty, rule.urgency, quote, span, meant, turn)
+
+
+def _characters(text: str, found: Sequence[Span]) -> tuple[int, int]:
+    """The characters from the first to the last of these words."""
+    if (0, 0) in found:
+        return 0, len(text)
+    return words_of(text).characters(min(start for start, _ in found), max(end for _, end in found))
 
 
 def _pick(needs: Sequence[Need], pool: _Pool, turn: int) -> list[_Mention]:
@@ -257,7 +268,7 @@ def _complaint(readings: Mapping[int, _Reading], asked: Mapping[str, float], tex
     turn = max(
         (turn for turn in readings if best[0] in readings[turn].complaints), key=lambda t: readings[t].complaints[best[0]][0]
     )
-    start, end = readings[turn].complaints[best[0]][1]
+    start, end = _characters(texts[turn], [readings[turn].complaints[best[0]][1]])
     specialty, complaint = complaints()[best[0]]
     yield Match(
         rule=f"complaint:{best[0]}",

@@ -30,22 +30,30 @@ class _Slot:
 
 def slot_asked(complaint_id: str, question: str, answer: str, lang: Lang) -> Evidence | None:
     """The fact of a complaint that an exchange is about; None when no question of its protocol fits best."""
-    asked, answered = _stems(question), _stems(answer)
-    scores = sorted(
-        (
-            (
-                sum(weight for stem, weight in slot.weights.items() if stem in asked)
-                + ANSWER_WEIGHT * sum(weight for stem, weight in slot.weights.items() if stem in answered),
-                number,
-            )
-            for number, slot in enumerate(_slots(lang)[complaint_id])
-        ),
-        reverse=True,
-    )
-    best, second = scores[0], scores[1] if len(scores) > 1 else (0.0, 0)
+    shared: dict[int, list[float]] = {}
+    uses = _uses(lang)[complaint_id]
+    for stems, share in ((_stems(question), 1.0), (_stems(answer), ANSWER_WEIGHT)):
+        for stem in stems & uses.keys():
+            for number, weight in uses[stem]:
+                shared.setdefault(number, []).append(share * weight)
+    # Sets have no order, and sums that are exact need none.
+    scores = sorted(((math.fsum(weights), number) for number, weights in shared.items()), reverse=True)
+    best, second, *_ = *scores, (0.0, 0), (0.0, 0)
     if best[0] < MIN_SCORE or best[0] < MIN_LEAD * second[0]:
         return None
     return _slots(lang)[complaint_id][best[1]].evidence
+
+
+@cache
+def _uses(lang: Lang) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """Complaint ─▶ stem ─▶ the facts, by number, that it speaks of, and its weight for each."""
+    found: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for name, slots in _slots(lang).items():
+        found[name] = {}
+        for number, slot in enumerate(slots):
+            for stem, weight in slot.weights.items():
+                found[name].setdefault(stem, []).append((number, weight))
+    return found
 
 
 @lru_cache(maxsize=1 << 12)

@@ -18,7 +18,7 @@ from llmft.vocabulary import specialties
 
 SEVERAL_WORDS = 1.25  # how much more an expression says than a word
 MIN_STEM = 5  # letters from which a protocol's word also stands for its other endings
-Need = frozenset[str]  # one of these concepts
+Need = tuple[str, ...]  # one of these concepts
 
 
 class Examples(Strict):
@@ -58,7 +58,7 @@ class RedFlag(Strict):
     @property
     def needs(self) -> tuple[tuple[Need, ...], ...]:
         """Each way to say it, as the concepts that it needs."""
-        return tuple(tuple(frozenset(n.strip() for n in need.split("|")) for need in way.split("+")) for way in self.when)
+        return tuple(tuple(tuple(n.strip() for n in need.split("|")) for need in way.split("+")) for way in self.when)
 
 
 class RedFlags(Strict):

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Generic, NamedTuple, TypeVar
 
 Name = TypeVar("Name")
+Span = tuple[int, int]
 MAX_GAP = 4  # words that ``~`` passes over
 MAX_SEEN = 1 << 16  # words whose terms a lexicon remembers
 STOPS = frozenset(".;:!?…\n")
@@ -39,22 +40,28 @@ class Place:
         return word in self.words or (bool(self.prefixes) and word.startswith(self.prefixes))
 
 
-@dataclass(frozen=True, slots=True)
 class Words:
-    """A text as plain words and marks, with their places in the text."""
+    """A text as plain words and marks."""
 
-    plain: tuple[str, ...]
-    starts: tuple[int, ...]
-    ends: tuple[int, ...]
+    def __init__(self, text: str) -> None:
+        """``can't`` is one word, ``n'ai`` two."""
+        self.text = text
+        self.plain = tuple(map(plain_word, _TOKEN.findall(text)))
+
+    def characters(self, start: int, end: int) -> Span:
+        """The characters [start, end) of the text that its words [start, end) take."""
+        return self._places[start][0], self._places[end - 1][1]
+
+    @cached_property
+    def _places(self) -> list[Span]:
+        """The characters of each word; few texts say anything that must be quoted."""
+        return [token.span() for token in _TOKEN.finditer(self.text)]
 
 
+@lru_cache(maxsize=1 << 8)
 def words_of(text: str) -> Words:
-    """The words and punctuation marks of ``text``, plain; ``can't`` is one word, ``n'ai`` two."""
-    found = [(plain_word(token.group()), token.start(), token.end()) for token in _TOKEN.finditer(text)]
-    if not found:
-        return Words((), (), ())
-    plain, starts, ends = zip(*found, strict=True)
-    return Words(plain, starts, ends)
+    """The words and punctuation marks of ``text``; several rules look at the turns of one call."""
+    return Words(text)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -95,6 +102,28 @@ class Entry(NamedTuple, Generic[Name]):
     must: frozenset[str]  # words of which a text with the term holds one; empty when that is not known
 
 
+class Starting(NamedTuple, Generic[Name]):
+    """The terms that begin with one word."""
+
+    any_next: tuple[Entry[Name], ...]  # those that the next word cannot rule out by itself
+    by_next: dict[str, tuple[Entry[Name], ...]]  # next word ─▶ these and those that want it, in their order
+
+
+class Remembered(dict[str, "Starting[Name] | None"]):
+    """The terms that words start, looked up once a word."""
+
+    def __init__(self, look_up: Callable[[str], Starting[Name] | None]) -> None:
+        """``look_up`` is asked for words that are not remembered."""
+        super().__init__()
+        self._look_up = look_up
+
+    def __missing__(self, word: str) -> Starting[Name] | None:
+        if len(self) >= MAX_SEEN:
+            self.clear()
+        self[word] = starting = self._look_up(word)
+        return starting
+
+
 class Lexicon(Generic[Name]):
     """Terms by their first word; finds all of them in one pass over a text."""
 
@@ -102,7 +131,7 @@ class Lexicon(Generic[Name]):
         """Index ``(term, name)`` pairs."""
         self._exact: dict[str, list[Entry[Name]]] = {}
         self._prefix: dict[str, list[tuple[str, Entry[Name]]]] = {}
-        self._seen: dict[str, tuple[Entry[Name], ...]] = {}  # word ─▶ the terms that it starts
+        self._starting = Remembered(self._terms_starting)
         for term, name in terms:
             first, *rest = parse_term(term)
             entry = Entry(tuple(rest), name, _must(rest))
@@ -113,12 +142,12 @@ class Lexicon(Generic[Name]):
 
     def find(self, words: Sequence[str]) -> list[tuple[Name, int, int]]:
         """``(name, first word, one past the last)`` of each term, in the order of the text."""
-        found, seen, present = [], self._seen, frozenset(words)
-        for start, word in enumerate(words):
-            starting = seen.get(word)
-            if starting is None:
-                starting = self._terms_starting(word)
-            for rest, name, must in starting:
+        found, present = [], frozenset(words)
+        for start, starting in enumerate(map(self._starting.__getitem__, words)):
+            if not starting:  # as for most words
+                continue
+            after = words[start + 1] if start + 1 < len(words) else ""
+            for rest, name, must in starting.by_next.get(after, starting.any_next):
                 if must and must.isdisjoint(present):
                     continue
                 end = _match(rest, 0, words, start + 1) if rest else start + 1
@@ -126,13 +155,25 @@ class Lexicon(Generic[Name]):
                     found.append((name, start, end))
         return found
 
-    def _terms_starting(self, word: str) -> tuple[Entry[Name], ...]:
+    def _terms_starting(self, word: str) -> Starting[Name] | None:
         by_prefix = self._prefix.get(word[:_PREFIX], ())
-        starting = *self._exact.get(word, ()), *(entry for prefix, entry in by_prefix if word.startswith(prefix))
-        if len(self._seen) >= MAX_SEEN:
-            self._seen.clear()
-        self._seen[word] = starting
-        return starting
+        entries = *self._exact.get(word, ()), *(entry for prefix, entry in by_prefix if word.startswith(prefix))
+        return _by_next(entries) if entries else None
+
+
+def _by_next(entries: Sequence[Entry[Name]]) -> Starting[Name]:
+    wanted = [_wanted_next(entry) for entry in entries]
+
+    def fitting(after: str | None) -> tuple[Entry[Name], ...]:
+        return tuple(e for e, words in zip(entries, wanted, strict=True) if not words or after in words)
+
+    return Starting(fitting(None), {word: fitting(word) for word in frozenset().union(*wanted)})
+
+
+def _wanted_next(entry: Entry[Name]) -> frozenset[str]:
+    """The words of which one must follow the first; empty where others may, too."""
+    place = next(iter(entry.rest), Place(gap=True))
+    return frozenset() if place.gap or place.forbidden or place.prefixes else place.words
 
 
 def _must(places: Iterable[Place]) -> frozenset[str]:

@@ -7,24 +7,38 @@ from typing import TYPE_CHECKING, Any
 
 from llmft.errors import CheckpointError
 from llmft.prompt import install_template
-from llmft.recipe import Recipe
+from llmft.recipe import Recipe, require_template
+from llmft.train.processes import processes
 
 NF4_BLOCK = 64  # weights that share one scale
+EMPTY_ROW = 1e-3  # of the usual largest weight of a token; below, pretraining has never used the token
+BEYOND_EMBEDDINGS = "<image_soft_token>"  # Gemma 3's text models have no row for it, and no call may hold it
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
-    """The base's tokenizer with our template, end-of-turn token and pad token."""
-    from transformers import AutoTokenizer
+    """The base's tokenizer with our template, end-of-turn token and pad token; the base's weights are not read.
+
+    Raises :class:`RecipeError` for a base of another family, and :class:`CheckpointError` for a tokenizer that
+    lacks a token of the template or has more tokens than the embeddings have rows.
+    """
+    from transformers import AutoConfig, AutoTokenizer
 
     try:
+        config = AutoConfig.from_pretrained(recipe.base, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(recipe.base, trust_remote_code=False)
     except Exception as error:
         raise CheckpointError(f"base {recipe.base}: its tokenizer cannot be read ({_first_line(error)})") from error
+    require_template("", recipe, (config.architectures or ["(none)"])[0])
     install_template(tokenizer, recipe.template)
+    rows = config.get_text_config().vocab_size
+    tokens = 1 + max(number for text, number in tokenizer.get_vocab().items() if text != BEYOND_EMBEDDINGS)
+    if tokens > rows:
+        raise CheckpointError(
+            f"base {recipe.base}: the tokenizer has {tokens} tokens and the embeddings {rows} rows; they do not belong together"
+        )
     return tokenizer
 
 
@@ -39,7 +53,7 @@ def load_base(recipe: Recipe) -> PreTrainedModel:
 
     disable_progress_bar()
     _refuse_pickles(recipe)
-    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    device = f"cuda:{processes().local_process_index}" if torch.cuda.is_available() else "cpu"
     options: dict[str, Any] = {"dtype": torch.bfloat16, "device_map": {"": device}}
     if recipe.train.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
@@ -56,6 +70,7 @@ def load_base(recipe: Recipe) -> PreTrainedModel:
         raise CheckpointError(f"base {recipe.base}: its weights cannot be read ({_first_line(error)})") from error
     if recipe.train.quantization == "nf4" and device == "cpu":
         _require_nf4_widths(model, recipe.base)
+        _keep_weights_as_they_are(model)
     model.config.use_cache = False
     return model
 
@@ -70,30 +85,39 @@ def _require_nf4_widths(model: PreTrainedModel, base: str) -> None:
         )
 
 
+def _keep_weights_as_they_are(model: PreTrainedModel) -> None:
+    """At the first validation bitsandbytes would repack the base for CPUs with AVX512-BF16 and round its scales for good.
+
+    The run would train on another base from then on, and one that is resumed on yet another.
+    """
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            module.support_avx512bf16_for_cpu = False
+
+
 def _odd_width(module: Any) -> bool:
     return type(module).__name__ == "Linear4bit" and module.in_features % NF4_BLOCK != 0
 
 
-def adapter_config(recipe: Recipe) -> LoraConfig:
-    """LoRA on every linear layer but the head."""
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=recipe.lora.rank,
-        lora_alpha=recipe.lora.alpha,
-        lora_dropout=recipe.lora.dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-
-
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base: str) -> None:
-    """Every token id must have a row in the embeddings."""
-    rows, tokens = model.get_input_embeddings().weight.shape[0], len(tokenizer)
-    if tokens > rows:
-        raise CheckpointError(
-            f"base {base}: the tokenizer has {tokens} tokens and the embeddings {rows} rows; they do not belong together"
-        )
+    """Every token of the chat markup must have been learnt.
+
+    The head and the embeddings stay frozen, so a model whose row for the end of turn is empty, as in the plain
+    bases of Llama 3, cannot learn to stop. Source: pytorch/torchtune#2429, axolotl-ai-cloud/axolotl#2073.
+    """
+    special = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    markup = [token for token in special if token in str(tokenizer.chat_template) or token == tokenizer.bos_token]
+    read, written = model.get_input_embeddings(), model.get_output_embeddings()
+    for layer, tokens in ((read, markup), (written, [str(tokenizer.eos_token)])):
+        rows = layer.weight.detach()  # (tokens, width)
+        usual = rows[:: max(1, len(rows) // 1000)].abs().amax(dim=1).float().median()
+        largest = rows[tokenizer.convert_tokens_to_ids(tokens)].abs().amax(dim=1).float()
+        empty = [token for token, size in zip(tokens, largest, strict=True) if size < EMPTY_ROW * usual]
+        if empty:
+            raise CheckpointError(
+                f"base {base} never learnt {', '.join(empty)}: the row of weights is empty and stays frozen, so the tuned "
+                "model could not read turns or stop; use the instruct or chat model of this family"
+            )
 
 
 def _refuse_pickles(recipe: Recipe) -> None:

@@ -1,23 +1,30 @@
-"""What one sees of a training: a bar with the loss, and a line a validation."""
+"""What one sees of a training: a bar with loss, speed and memory, and a line a validation."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from llmft.train.machine import memory_gb
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
 
-def show_progress(trainer: Trainer) -> None:
-    """Replace the trainer's own output by a rich bar on stderr."""
+def show_progress(trainer: Trainer, tokens_until: Callable[[int], int] | None = None) -> None:
+    """Replace the trainer's own output by a rich bar on stderr.
+
+    ``tokens_until(step)`` gives the tokens, padding left out, of all steps up to this one.
+    """
     from transformers import PrinterCallback, ProgressCallback
 
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    trainer.add_callback(_bar())
+    trainer.add_callback(_bar(tokens_until))
 
 
-def _bar() -> Any:
+def _bar(tokens_until: Callable[[int], int] | None) -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from transformers import TrainerCallback
@@ -29,23 +36,35 @@ def _bar() -> Any:
             """Open the bar at the step that the training starts from."""
             times = (TimeElapsedColumn(), TimeRemainingColumn())
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times)
-            self.progress = Progress(*columns, console=Console(stderr=True))
+            self.progress = Progress(*columns, console=Console(stderr=True), disable=not state.is_world_process_zero)
             self.task = self.progress.add_task("training", total=state.max_steps, completed=state.global_step)
             self.progress.start()
+            self.first_step, self.seconds = state.global_step, 0.0
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            """Validating and saving are not timed."""
+            self.began = time.monotonic()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             """One optimiser step is done."""
+            self.seconds += time.monotonic() - self.began
             self.progress.update(self.task, completed=state.global_step)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
-            """The loss beside the bar; the validation loss on a line of its own."""
+            """Loss, speed and memory beside the bar; the validation loss on a line of its own."""
             if "loss" in logs:
-                self.progress.update(self.task, description=f"loss {float(logs['loss']):.3f}")
+                self.progress.update(self.task, description=f"loss {float(logs['loss']):.3f}{self._speed(state.global_step)}")
             if "eval_loss" in logs:
                 self.progress.console.print(f"step {state.global_step}: validation loss {float(logs['eval_loss']):.3f}")
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             """Close the bar."""
             self.progress.stop()
+
+        def _speed(self, step: int) -> str:
+            if tokens_until is None or not self.seconds:
+                return ""
+            tokens = tokens_until(step) - tokens_until(self.first_step)
+            return f" · {tokens / self.seconds:,.0f} tokens/s · {memory_gb():.1f} GB"
 
     return Bar()

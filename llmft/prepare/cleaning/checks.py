@@ -1,8 +1,9 @@
 """What is wrong with a call, found by looking at it: faults set it aside, warnings are counted in the report.
 
-    check_call       before cleaning: empty, one-sided or swapped, impossible date, age or code
-    check_dialogue   after labelling: facts, labels and the triage block that contradict each other
-    label_conflicts  over all: calls with nearly the same words and other labels
+    check_call      before cleaning: empty, one-sided or swapped, impossible date or age
+    check_dialogue  after labelling: facts, labels and the triage block that contradict each other
+
+Calls with nearly the same words and other labels are found when all rows are known (``outcome``).
 
 Each finding has file, line, field and reason, never what was said.
 """
@@ -10,7 +11,7 @@ Each finding has file, line, field and reason, never what was said.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ _LEAST_QUESTIONS, _SWAPPED_RATIO = 3, 3  # the "patient" asks that many, and so 
 _ISO = re.compile(r"(\d{4})[-/.](\d{1,2})(?:[-/.](\d{1,2}))?(?:[T ].*)?", re.DOTALL)
 _COMPACT = re.compile(r"(\d{4})(\d{2})(\d{2})")
 _DAY_FIRST = re.compile(r"(\d{1,2})[-/.](\d{1,2})[-/.](\d{4})(?:[T ,].*)?", re.DOTALL)
-_CODE = re.compile(r"[A-Za-z]\d\d(?:\.?\d{1,2})?[*+†]?")  # with or without its point; the table is the labels' business
+SWAPPED = "the patient asks and the operator answers, as if swapped; turn them with --roles patient=operator,operator=patient"
 _OPENERS = (  # of questions, for transcripts without question marks; operators put them to somebody
     *("-vous", "vous avez", "vous êtes", "votre ", "vos ", "-t-il", "-t-elle", "-il ", "-elle ", "est-ce", "y a-t"),
     *("combien", "depuis quand", "quel ", "quelle ", "do you", "did you", "have you", "are you", "were you", "can you"),
@@ -55,7 +56,7 @@ class Findings(NamedTuple):
 
 def check_call(call: RawCall, latest: date | None = None) -> Findings:
     """What makes a call unusable before it is cleaned; ``latest`` is the last day that a call can be of."""
-    found = (*_speech(call.turns), *_date(call.date, latest), *_age(call.patient), *_codes(call.labels))
+    found = (*_speech(call.turns), *_date(call.date, latest), *_age(call.patient))
     return Findings(tuple(Fault(call.file, call.row, field, reason) for field, reason in found))
 
 
@@ -78,26 +79,6 @@ def check_dialogue(dialogue: Dialogue, triage: Triage | None, file: str, line: i
     for code in sorted(code for code in codes if code):
         faults += _patient_against_code(dialogue.patient, code)
     return Findings(_placed(faults, file, line), _placed(warnings, file, line))
-
-
-def label_conflicts(
-    groups: Iterable[Sequence[int]],
-    labels_of: Callable[[int], tuple[str, str] | None],
-    place_of: Callable[[int], tuple[str, int]],
-) -> list[Fault]:
-    """A warning for each row of a group of near-duplicates whose (urgency, specialty) is not its first row's."""
-    conflicts = []
-    for first, *others in groups:
-        expected = labels_of(first)
-        for row in others:
-            found = labels_of(row)
-            if expected is None or found is None or found == expected:
-                continue
-            field = "labels.urgency" if found[0] != expected[0] else "labels.specialty"
-            file, line = place_of(first)
-            reason = f"another label than the nearly identical call at {file}:{line}; decide which is right, or take both out"
-            conflicts.append(Fault(*place_of(row), field, reason))
-    return conflicts
 
 
 def read_date(text: str) -> date | None:
@@ -129,7 +110,7 @@ def _speech(turns: Sequence[RawTurn]) -> Iterator[Finding]:
     elif len(speakers) == 1:
         yield "turns", "only one speaker says anything; a call needs a patient and an operator"
     elif _is_swapped(turns):
-        yield "turns", "the patient asks the questions and the operator answers; the roles look swapped, check their mapping"
+        yield "turns", SWAPPED
 
 
 def _is_swapped(turns: Sequence[RawTurn]) -> bool:
@@ -177,28 +158,20 @@ def _age(patient: Mapping[str, Any]) -> Iterator[Finding]:
         yield "patient.age", f"no age of a person; write a whole number from 0 to {OLDEST}"
 
 
-def _codes(labels: Mapping[str, Any]) -> Iterator[Finding]:
-    value = labels.get("icd10")
-    codes = value if isinstance(value, list | tuple) else [value]
-    texts = [part for code in codes if code is not None for part in re.split(r"[\s,;|]+", str(code)) if part]
-    if not all(map(_CODE.fullmatch, texts)):
-        yield "labels.icd10", "not the form of an ICD-10 code, such as R07.4"
-
-
 def _misplaced_block(dialogue: Dialogue, triage: Triage | None) -> Iterator[Finding]:
     last = len(dialogue.turns) - 1
     for number, turn in enumerate(dialogue.turns):
         if FENCE in turn.text and number < last:
-            yield f"turns.{number}.text", "a triage block stands before the operator's last turn; it ends the call"
+            yield f"turns[{number}].text", "a triage block stands before the operator's last turn; it ends the call"
         elif FENCE in turn.text and triage is None:
-            yield f"turns.{number}.text", "the triage block breaks its contract; see the keys in data/README.md"
+            yield f"turns[{number}].text", "the triage block breaks its contract; see the keys in data/README.md"
 
 
 def _two_answers_in_a_turn(dialogue: Dialogue) -> Iterator[Finding]:
     for number, turn in enumerate(dialogue.turns):
         denied = {mention.slot for mention in turn.evidence if _is_denied(mention)}
         if denied & {mention.slot for mention in turn.evidence if not _is_denied(mention)}:
-            yield f"turns.{number}.evidence", "one fact is stated and denied in the same turn; keep the mention that is meant"
+            yield f"turns[{number}].evidence", "one fact is stated and denied in the same turn; keep the mention that is meant"
 
 
 def _is_denied(mention: EvidenceMention) -> bool:
@@ -213,7 +186,7 @@ def _changed_answers(dialogue: Dialogue) -> Iterator[Finding]:
             is_stated = not _is_denied(mention)
             before = said.setdefault((turn.speaker, mention.slot), (is_stated, number))
             if before[0] != is_stated and before[1] != number:
-                yield f"turns.{number}.evidence", f"a fact that the {turn.speaker} stated otherwise in turn {before[1]}"
+                yield f"turns[{number}].evidence", f"a fact that the {turn.speaker} stated otherwise in turn {before[1]}"
 
 
 def _inside(triage: Triage) -> Iterator[Finding]:

@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from array import array
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from llmft.prepare.cleaning.normalise import words
-
 if TYPE_CHECKING:
-    from numpy import bool_, integer, uint8, uint64
+    from numpy import bool_, int64, uint8, uint64
     from numpy.typing import NDArray
 
 BANDS, BAND_BYTES = 30, 5  # a pair that shares 0.65 meets in one band or more with probability 0.97
@@ -30,29 +27,26 @@ _NEEDED = math.ceil(SIGNATURE_BYTES * (THRESHOLD + (1 - THRESHOLD) / 256))  # ag
 _WINDOW = 32  # neighbours that a row is compared with in a crowded bucket, besides the bucket's first row
 _CHUNK = 1 << 15  # pairs compared at once: 10 MB
 
-Groups = list[tuple[int, ...]]
+
+def fingerprint(spoken: Sequence[bytes]) -> bytes:
+    """16 bytes that two calls share when they say the same ``words``; zeros when nothing is said."""
+    return hashlib.blake2b(b" ".join(spoken), digest_size=16).digest() if spoken else bytes(16)
 
 
-def fingerprint(texts: Iterable[str]) -> bytes:
-    """16 bytes that two calls share when they say the same words; empty when nothing is said."""
-    spoken = words(texts)
-    return hashlib.blake2b(b" ".join(spoken), digest_size=16).digest() if spoken else b""
-
-
-def signature(texts: Iterable[str]) -> bytes:
-    """``SIGNATURE_BYTES`` bytes, more of them equal the more alike two calls are; empty when nothing is said."""
+def signature(spoken: Sequence[bytes]) -> bytes:
+    """``SIGNATURE_BYTES`` bytes, more of them equal the more alike the ``words`` of two calls are; zeros for none."""
     import numpy as np
     from xxhash import xxh3_64_intdigest
 
-    spoken = words(texts)
     if not spoken:
-        return b""
+        return bytes(SIGNATURE_BYTES)
     hashes = np.fromiter(map(xxh3_64_intdigest, spoken), np.uint64, len(spoken))
     factors, addends = _hash_functions()
     pairs = hashes[:-1] * factors[0] + hashes[1:] if len(hashes) > 1 else hashes
     least = np.full(SIGNATURE_BYTES, -1, np.int64).view(np.uint64)
     for start in range(0, len(pairs), 4096):  # the table of a 5 MB call would not fit
-        table = pairs[start : start + 4096, None] * factors + addends  # (word pairs, hash functions)
+        table = pairs[start : start + 4096, None] * factors  # (word pairs, hash functions)
+        table += addends
         np.minimum(least, table.min(axis=0), out=least)
     return (least >> np.uint64(32)).astype(np.uint8).tobytes()
 
@@ -67,81 +61,82 @@ def _hash_functions() -> tuple[NDArray[uint64], NDArray[uint64]]:
     return numbers[::2] | np.uint64(1), numbers[1::2]
 
 
-def exact_duplicates(fingerprints: Iterable[tuple[int, bytes]]) -> Groups:
-    """Rows with the same fingerprint, each group ascending: the first stays. Empty fingerprints are passed over."""
-    import numpy as np
+def exact_duplicates(prints: NDArray[uint64]) -> NDArray[int64]:
+    """Of each row the first one with the same fingerprint, itself where it is the first.
 
-    rows, table = _stacked(fingerprints, 16)
-    halves = table.view(np.uint64)
-    order = np.lexsort((rows, halves[:, 0], halves[:, 1]))
-    same = (halves[order][1:] == halves[order][:-1]).all(axis=1)
-    groups: dict[int, list[int]] = {}
-    first = -1
-    for place in np.flatnonzero(same).tolist():  # only rows that have a twin
-        if place == 0 or not same[place - 1]:
-            first = int(rows[order[place]])
-        groups.setdefault(first, [first]).append(int(rows[order[place + 1]]))
-    return sorted(tuple(group) for group in groups.values())
-
-
-def near_duplicates(signatures: Iterable[tuple[int, bytes]]) -> Groups:
-    """Groups of rows that are nearly one call, each ascending: the first stays, the others resemble it.
-
-    ``signatures`` are (row number, signature) in any order, row numbers once each; the result depends
-    on neither the order nor the workers. About 200 bytes of memory a row.
+    ``prints`` are fingerprints as two numbers, (rows, 2); zeros are passed over.
     """
     import numpy as np
 
-    rows, table = _stacked(signatures, SIGNATURE_BYTES)
-    active = np.argsort(rows, kind="stable")  # places in the table, by row number
-    groups: dict[int, list[int]] = {}
-    while True:  # a row whose likeness was itself dropped is looked at again among those that stay
-        kept_by = _kept_by(table, active)
-        dropped = np.flatnonzero(kept_by != np.arange(len(active)))
-        if not len(dropped):
-            return sorted(tuple(sorted(group)) for group in groups.values())
-        for place in dropped.tolist():
-            kept, gone = (int(rows[active[i]]) for i in (kept_by[place], place))
-            groups.setdefault(kept, [kept]).extend(groups.pop(gone, [gone]))
-        active = np.delete(active, dropped)
+    rows = np.arange(len(prints))
+    if not len(prints):
+        return rows
+    order = np.lexsort((prints[:, 0], prints[:, 1]))  # stable: of equals the earlier row comes first
+    ordered = prints[order]
+    begins = np.append(True, (ordered[1:] != ordered[:-1]).any(axis=1))
+    first = np.empty_like(rows)
+    first[order] = order[np.flatnonzero(begins)][np.cumsum(begins) - 1]
+    return np.where(prints.any(axis=1), first, rows)
 
 
-def _stacked(pairs: Iterable[tuple[int, bytes]], width: int) -> tuple[NDArray[integer[Any]], NDArray[uint8]]:
-    """Row numbers and a table of their bytes, ``width`` a row; nothing said is empty, or zeros in a fixed-width column."""
+def near_duplicates(signatures: NDArray[uint8], among: NDArray[bool_] | None = None) -> NDArray[int64]:
+    """Of each row the first one that it is nearly the same call as, itself where it stays.
+
+    ``signatures`` are (rows, SIGNATURE_BYTES), zeros are passed over; ``among`` tells which rows are compared, all by
+    default. The result depends on nothing else. About 100 bytes of memory a row besides the signatures.
+    """
     import numpy as np
 
-    rows, table, nothing = array("q"), bytearray(), bytes(width)
-    for row, value in pairs:
-        if value and value != nothing:
-            rows.append(row)
-            table += value
-    return np.frombuffer(rows, np.int64), np.frombuffer(table, np.uint8).reshape(len(rows), width)
+    said = signatures.any(axis=1)
+    active = np.flatnonzero(said if among is None else said & among)
+    first = np.arange(len(signatures))
+    searched = np.ones(len(active), bool)
+    while searched.any():
+        earliest = _earliest_likeness(signatures, active, searched)
+        kept_by = _kept_by(earliest)
+        dropped = kept_by != np.arange(len(active))
+        first[active[dropped]] = active[kept_by[dropped]]
+        # A row whose likeness was itself dropped is looked at again, among those that stay.
+        searched = (earliest != kept_by)[~dropped]
+        active = active[~dropped]
+    while (first != first[first]).any():  # what they resemble was dropped later
+        first = first[first]
+    return first
 
 
-def _kept_by(table: NDArray[uint8], active: NDArray[Any]) -> NDArray[Any]:
-    """For each of ``active`` the position of the row that it duplicates, or its own."""
+def _earliest_likeness(table: NDArray[uint8], active: NDArray[Any], searched: NDArray[bool_]) -> NDArray[Any]:
+    """For each of ``active`` the position of the earliest one that it resembles, or its own; of those that are searched for."""
     import numpy as np
 
-    earliest = np.arange(len(active))  # the earliest row that each is known to resemble
+    earliest = np.arange(len(active))
     for band in range(BANDS):
-        _search_band(table, active, band, earliest)
-    result = np.arange(len(active))
+        _search_band(table, active, band, earliest, searched)
+    return earliest
+
+
+def _kept_by(earliest: NDArray[Any]) -> NDArray[Any]:
+    """For each position the one that stays for it: what it resembles, if that stays, or itself."""
+    import numpy as np
+
+    result = np.arange(len(earliest))
     for place in np.flatnonzero(earliest != result).tolist():
-        if result[earliest[place]] == earliest[place]:  # what it resembles stays, so this one goes
+        if result[earliest[place]] == earliest[place]:
             result[place] = earliest[place]
     return result
 
 
-def _search_band(table: NDArray[uint8], active: NDArray[Any], band: int, earliest: NDArray[Any]) -> None:
+def _search_band(
+    table: NDArray[uint8], active: NDArray[Any], band: int, earliest: NDArray[Any], searched: NDArray[bool_]
+) -> None:
     """Lower ``earliest`` by what the rows of each bucket of one band resemble."""
     import numpy as np
 
     keys = np.zeros(len(active), np.uint64)
-    for column in range(band * BAND_BYTES, (band + 1) * BAND_BYTES):
-        keys = keys << np.uint64(8) | table[active, column]
+    for column in table[active, band * BAND_BYTES : (band + 1) * BAND_BYTES].T:
+        keys = keys << np.uint64(8) | column
     order = np.argsort(keys, kind="stable")  # in a bucket the earlier row comes first
     keys = keys[order]
-    follows = np.flatnonzero(np.concatenate(([False], keys[1:] == keys[:-1])))
+    follows = np.flatnonzero(np.append(False, keys[1:] == keys[:-1]) & searched[order])
     if not len(follows):
         return
     heads = np.searchsorted(keys, keys[follows])  # where each bucket begins

@@ -10,20 +10,37 @@ import csv
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from llmft.dialogue import Fault
 from llmft.errors import LlmftError
+from llmft.prepare.readers.text_source import read_head
+from llmft.prepare.readers.whole_file import read_whole
+from llmft.prepare.readers.workbooks import sheet_names, sheet_rows
 from llmft.run import atomic_path
-from llmft.vocabulary import ICD10_PATTERN, icd10_labels
+from llmft.vocabulary import ICD10_PATTERN, icd10_labels, plain
 
 TABLE_NAME = "icd10.csv"
 DELIMITERS = "|;\t,"
 MIN_SHARE = 0.5  # of a column's cells that must be codes, for the column of codes
 _CODE = re.compile(r"([A-Z])([0-9OIL]{2})[.,·]?([0-9OIL]{0,3})(?:\.?[-X])?[+*†]?[0-9]{0,2}")
 _LOOKALIKES = str.maketrans("OIL", "011")  # letters typed for digits
+_LABEL = re.compile(r"\b(?:lib|libelle|label|intitule|titre|title|term|terme|description|designation)")
+TABLES = "give a table of codes and labels: ATIH's LIBCIM10MULTI.TXT, a CSV of the ANS terminology server, or an XLSX"
+_NO_TABLES = (
+    (b"pk\x03\x04", "a zip archive or a damaged workbook"),
+    (b"%pdf", "a PDF"),
+    (b"\xd0\xcf\x11\xe0", "a workbook of the old .xls form"),
+    (b"@prefix", "RDF"),
+    (b"<?xml", "XML"),
+    (b"<rdf", "RDF"),
+    (b"<claml", "XML"),
+    (b"<html", "a web page"),
+    (b"<!doctype", "a web page"),
+)
 _SEPARATORS = re.compile(r"[;|/\n]+|,(?=\s*[A-Za-z])|\s+(?=[A-Za-z][0-9OoIl]{2})")
 
 
@@ -33,7 +50,7 @@ class ImportedTable:
 
     path: Path
     codes: int
-    skipped: int  # rows without a code of WHO form, such as national extensions and headings
+    skipped: int  # rows without a code of their own of WHO form: headings, and national extensions beyond two decimals
 
 
 def icd10_code(text: str) -> str | None:
@@ -87,9 +104,9 @@ def table_path() -> Path:
 
 
 def import_table(source: Path) -> ImportedTable:
-    """Keep the codes and labels of a user's CSV or text table; separator, header and columns are found.
+    """Keep the codes and labels of a user's table (CSV, text or XLSX); separator, header and columns are found.
 
-    Raises :class:`LlmftError` when the file holds no column of codes.
+    Raises :class:`LlmftError` when the file is no table, or has no column of codes.
     """
     rows = _rows(source)
     code_at, label_at = _columns(rows, source)
@@ -116,37 +133,43 @@ def load_table(path: Path | None = None) -> dict[str, str]:
 
 
 def _rows(source: Path) -> list[list[str]]:
-    try:
-        raw = source.read_bytes()
-    except OSError as error:
-        raise LlmftError(f"{source} cannot be read: {error.strerror}; give a CSV or text table of ICD-10 codes") from error
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("cp1252", errors="replace")  # French administrative files
-    text = text.replace("\0", "")
+    """The rows that are not blank."""
+    head = read_head(source)[:1000]
+    if head.startswith(b"PK") and (names := sheet_names(source)):
+        found = [cells for _, cells, reason in sheet_rows(source, names[0]) if not reason]
+    elif kind := next((kind for mark, kind in _NO_TABLES if mark in head[:200].lower()), ""):
+        raise LlmftError(f"{source} is {kind}, not a table; {TABLES}")
+    else:
+        found = _text_rows(source)
+    return [row for row in found if any(cell.strip() for cell in row)]
+
+
+def _text_rows(source: Path) -> list[list[str]]:
+    text = read_whole(source)
+    if isinstance(text, Fault):
+        raise LlmftError(f"{source}:{text.line}: {text.reason}; {TABLES}")
     head = text[:20_000]
     delimiter = max(DELIMITERS, key=lambda mark: min(head.count(mark), head.count("\n") + 1) * 1000 + head.count(mark))
     try:
-        rows = list(csv.reader(io.StringIO(text, newline=None), delimiter=delimiter))
-    except csv.Error as error:
-        raise LlmftError(f"{source} is no table: {error}; it has no column of ICD-10 codes that could be read") from error
-    return [row for row in rows if any(cell.strip() for cell in row)]
+        return list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    except csv.Error:
+        raise LlmftError(f"{source} is no table: its quotes are broken, or a cell is too long; {TABLES}") from None
 
 
 def _columns(rows: Sequence[Sequence[str]], source: Path) -> tuple[int, int]:
-    """Where the codes and their labels stand: most cells are codes; the most and longest words."""
+    """Where the codes and their labels stand.
+
+    Of the columns whose cells are mostly codes the one with the most different ones, for another may hold the
+    categories above; of the others the one that is called a label, or the one with the most words.
+    """
     sample = rows[:500]
     width = max((len(row) for row in sample), default=0)
     cells = [[row[column].strip() for row in sample if column < len(row)] for column in range(width)]
-    shares = [sum(icd10_code(cell) is not None for cell in column) / max(1, len(column)) for column in cells]
-    if not shares or max(shares) < MIN_SHARE:
-        raise LlmftError(
-            f"{source} has no column whose cells are mostly ICD-10 codes such as R07.4; give a table of codes and labels"
-        )
-    code_at = shares.index(max(shares))
-    return code_at, max(range(width), key=lambda column: _prose(cells[column]) if column != code_at else -1)
-
-
-def _prose(cells: Iterable[str]) -> int:
-    return sum(len(cell) for cell in cells)
+    codes = [[code for cell in column if (code := icd10_code(cell))] for column in cells]
+    coded = [number for number, column in enumerate(codes) if len(column) >= MIN_SHARE * max(1, len(cells[number]))]
+    if not coded or not codes[coded[0]]:
+        raise LlmftError(f"{source}: in none of its {width} columns are most cells ICD-10 codes such as R07.4; {TABLES}")
+    code_at = max(coded, key=lambda number: len(set(codes[number])))
+    others = [number for number in range(width) if number not in coded] or [width]
+    called = [number for number in others if number < width and cells[number] and _LABEL.search(plain(cells[number][0]))]
+    return code_at, max(called or others, key=lambda number: sum(map(len, cells[number])) if number < width else 0)

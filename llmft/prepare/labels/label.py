@@ -1,11 +1,9 @@
-"""Labels as sources write them ─▶ the record's labels; agreement of annotators; the triage block."""
+"""Labels as sources write them ─▶ the record's labels; two annotators' as one; the triage block."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -14,7 +12,7 @@ from llmft.knowledge import Lang
 from llmft.prepare.call import RawCall
 from llmft.prepare.labels.icd_import import icd10_codes, is_known
 from llmft.protocol.rules import flag_labels
-from llmft.vocabulary import UNDECIDED, icd10_labels, specialty_id, urgencies
+from llmft.vocabulary import UNDECIDED, icd10_labels, plain, specialty_id, urgencies
 
 # What else a level is called: P0 to P2 in French dispatch, FRENCH on the French triage scale, stat to routine in FHIR.
 URGENCY_ALIASES: dict[str, tuple[str, ...]] = {
@@ -31,7 +29,7 @@ URGENCY_ALIASES: dict[str, tuple[str, ...]] = {
 OTHER_SCALES = re.compile(r"\b(ccmu|gemsa|esi|cimu|mts|manchester|ctas|ats|news2?|glasgow|gcs|triage)\b")
 COLOURS = frozenset(["orange", "jaune", "yellow", "vert", "green", "bleu", "blue", "blanc", "white", "noir", "black"])
 _BLOCK = re.compile(r"\s*```json.*?(?:```|\Z)", re.DOTALL)
-MISSING = frozenset(["", "nan", "none", "null", "na", "n/a", "-", "?"])
+MISSING = frozenset(["", "nan", "none", "null", "na", "n a", "nc", "n c", "non renseigne", "non renseignee", "non communique"])
 
 
 class LabelError(ValueError):
@@ -70,14 +68,14 @@ def labels_from(written: Mapping[str, Any], source: str = "real", lang: Lang = "
 
 def urgency_id(value: Any) -> Urgency | None:
     """The level that a word, number or code means; None when nothing is written; raises :class:`LabelError`."""
-    plain = _plain(value)
-    if plain in MISSING:
+    word = _word(value)
+    if word in MISSING:
         return None
-    if known := _urgency_words().get(plain):
+    if known := _urgency_words().get(word):
         return known
-    if OTHER_SCALES.search(plain):
+    if OTHER_SCALES.search(word):
         reason = "a level of another triage scale, whose numbers run differently; map each of its levels to U1, U2, U3 or U4"
-    elif plain in COLOURS:
+    elif word in COLOURS:
         reason = "colours mean different levels on different scales; map each colour to U1, U2, U3 or U4"
     else:
         reason = "not an urgency level; write U1, U2, U3, U4 or indetermine"
@@ -89,12 +87,12 @@ def _urgency_words() -> dict[str, Urgency]:
     words: dict[str, Urgency] = {}
     for level, entry in urgencies().items():
         for word in (level, entry.fr, entry.en, *URGENCY_ALIASES[level]):
-            words[_plain(word)] = level  # type: ignore[assignment]
+            words[_word(word)] = level  # type: ignore[assignment]
     return words
 
 
 def _specialty(value: Any) -> str | None:
-    if _plain(value) in MISSING:
+    if _word(value) in MISSING:
         return None
     known = specialty_id(str(value))
     if known is None:
@@ -106,7 +104,7 @@ def _codes(value: Any) -> tuple[str, ...]:
     cells = value if isinstance(value, list | tuple) else [value]
     codes: dict[str, None] = {}
     for cell in cells:
-        if _plain(cell) in MISSING:
+        if _word(cell) in MISSING:
             continue
         for _, code in icd10_codes(str(cell)):
             if code is None:
@@ -123,12 +121,12 @@ def _red_flags(value: Any) -> tuple[str, ...]:
     cells = value if isinstance(value, list | tuple) else re.split(r"[;|,\n]", str(value or ""))
     flags: dict[str, None] = {}
     for cell in cells:
-        plain = _plain(cell)
-        if plain in MISSING:
+        word = _word(cell)
+        if word in MISSING:
             continue
-        if plain not in _flag_ids():
+        if word not in _flag_ids():
             raise LabelError("red_flags", "not a red flag of the protocols or of knowledge/red_flags.yaml; map it to one of them")
-        flags[_flag_ids()[plain]] = None
+        flags[_flag_ids()[word]] = None
     return tuple(flags)
 
 
@@ -138,19 +136,17 @@ def _flag_ids() -> dict[str, str]:
     ids: dict[str, str] = {}
     for name, names in flag_labels().items():
         for text in (name, names.fr, names.en):
-            ids.setdefault(_plain(text), name)
+            ids.setdefault(_word(text), name)
     return ids
 
 
-def _plain(value: Any) -> str:
+def _word(value: Any) -> str:
     """Lower case without accents, marks as single spaces; numbers without a decimal zero."""
     if value is None or isinstance(value, bool):
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    letters = unicodedata.normalize("NFKD", str(value)).encode("ascii", "ignore").decode().lower()
-    plain = re.sub(r"[\W_]+", " ", letters).strip()
-    return re.sub(r"^(\d)\s0$", r"\1", plain)
+    return re.sub(r"^(\d)\s0$", r"\1", plain(str(value)))
 
 
 def combined(first: Labels, second: Labels) -> Labels:
@@ -172,40 +168,6 @@ def combined(first: Labels, second: Labels) -> Labels:
             "confidence": urgent.confidence if all(same) else "silver",
         }
     )
-
-
-def kappa(first: Sequence[str], second: Sequence[str], order: Sequence[str] | None = None) -> float | None:
-    """Cohen's kappa of two annotators; with ``order``, weighted by the squared distance of the levels.
-
-    1 - observed disagreement / disagreement expected by chance (Cohen 1960, 1968). None without
-    labels, or when both only ever use the same one.
-    """
-    if len(first) != len(second):
-        raise ValueError("both annotators must label the same calls")
-
-    def distance(a: str, b: str) -> float:
-        return float((order.index(a) - order.index(b)) ** 2) if order else float(a != b)
-
-    observed = sum(distance(a, b) for a, b in zip(first, second, strict=True)) * len(first)
-    counts = Counter(first), Counter(second)
-    expected = sum(distance(a, b) * n * m for a, n in counts[0].items() for b, m in counts[1].items())
-    return 1 - observed / expected if expected else None
-
-
-def agreement(pairs: Iterable[tuple[Labels, Labels]]) -> dict[str, float | int | None]:
-    """How far two annotators agree over many calls, for the report: counts, shares, kappas."""
-    both = list(pairs)
-    levels = [name for name in urgencies() if name != UNDECIDED]
-    rated = [(a.urgency, b.urgency) for a, b in both if a.urgency in levels and b.urgency in levels]
-    specialties = [(a.specialty, b.specialty) for a, b in both]
-    return {
-        "calls": len(both),
-        "urgency_same": sum(a == b for a, b in rated),
-        "urgency_rated": len(rated),
-        "urgency_kappa_quadratic": kappa([a for a, _ in rated], [b for _, b in rated], levels),
-        "specialty_same": sum(a == b for a, b in specialties),
-        "specialty_kappa": kappa([a for a, _ in specialties], [b for _, b in specialties]),
-    }
 
 
 def with_triage(dialogue: Dialogue) -> Dialogue:

@@ -1,12 +1,14 @@
 """Calls out to human labelling and back: tasks of Label Studio, records of Argilla, both as JSON.
 
 Only de-identified dialogues may go out. The labels that a call has travel as suggestions and come back
-exactly; what a human answered comes back beside them, as gold.
+exactly; what people answered comes back beside them, each person's for itself.
+Sources of the forms: https://labelstud.io/guide/task_format, and argilla 2.8 (``Settings.from_json``,
+``dataset.records.to_json``), whose export does not say which answers are drafts: only its completed records are taken.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,23 +20,36 @@ from pydantic import ValidationError
 
 from llmft.dialogue import Dialogue, Fault, Labels, Urgency
 from llmft.prepare.labels.label import LabelError, labels_from
+from llmft.prepare.readers.whole_file import read_whole
 from llmft.protocol.rules import flag_labels
 from llmft.run import write_json
+from llmft.strict_json import JsonRuleError, parse_json
 from llmft.vocabulary import specialties
 
 Form = Literal["label-studio", "argilla"]
 QUESTIONS = ("urgency", "specialty", "icd10", "red_flags")
+REQUIRED = QUESTIONS[:2]
+MAX_CHARS = 512_000_000  # of an export; some thousand calls take a few millions
 AGENT = "llmft"
 _BLOCK = re.compile(r"\s*```json.*?(?:```|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """What comes back of one call: the labels that went out, and each human's answer."""
+class Answer:
+    """What one person says of a call, as :func:`labels_from` reads it."""
 
+    annotator: str  # "label-studio:3": a number of the tool's, never a name
+    written: Mapping[str, Any]  # of QUESTIONS
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What comes back of one call: the labels that went out, and each person's answer."""
+
+    number: int  # of the item in its file
     id: str
     suggested: Labels | None
-    answers: tuple[Labels, ...]
+    answers: tuple[Answer, ...]
 
 
 def export_labelling(path: Path, dialogues: Iterable[Dialogue], form: Form) -> int:
@@ -47,27 +62,31 @@ def export_labelling(path: Path, dialogues: Iterable[Dialogue], form: Form) -> i
 
 def import_labelling(path: Path) -> Iterator[Labelled | Fault]:
     """Each call of a file that Label Studio or Argilla wrote; an item that breaks the form is a fault."""
+    text = read_whole(path, MAX_CHARS)
+    if isinstance(text, Fault):
+        yield text
+        return
     try:
-        items = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        yield Fault(path.name, 1, "", "not a readable JSON file; export the project again as JSON")
+        items = parse_json(text)
+    except JsonRuleError as error:
+        yield Fault(str(path), 1, "", f"{error}; export the project again as JSON")
         return
     if not isinstance(items, list):
-        yield Fault(path.name, 1, "", "not a list of tasks or records; export the project again as JSON")
+        yield Fault(str(path), 1, "", "not a list of tasks or records; export the project again as JSON")
         return
     for number, item in enumerate(items, start=1):
         try:
-            yield _from_label_studio(item) if "data" in item else _from_argilla(item)
+            yield _labelled(number, item)
         except LabelError as error:
-            yield Fault(path.name, number, error.field, str(error))
+            yield Fault(str(path), number, error.field, str(error))
         except (ValidationError, KeyError, TypeError, AttributeError, IndexError, ValueError):
-            yield Fault(path.name, number, "", "not a task or record that llmft exported; import only files of its own projects")
+            yield Fault(str(path), number, "", _foreign(item))
 
 
 def label_studio_task(dialogue: Dialogue) -> dict[str, Any]:
     """A task for the project of :func:`label_studio_config`."""
     turns = [{"author": speaker.upper(), "text": text} for speaker, text in _shown(dialogue)]
-    task: dict[str, Any] = {"data": {"id": dialogue.id, "lang": dialogue.lang, "dialogue": turns, "labels": _packed(dialogue)}}
+    task: dict[str, Any] = {"data": {"id": dialogue.id, "lang": dialogue.lang, "dialogue": turns, **_packed(dialogue)}}
     if dialogue.labels is not None:
         task["predictions"] = [{"model_version": AGENT, "result": _results(dialogue.labels)}]
     return task
@@ -76,16 +95,16 @@ def label_studio_task(dialogue: Dialogue) -> dict[str, Any]:
 def label_studio_config() -> str:
     """The project's labelling interface."""
 
-    def choices(name: str, values: Iterable[str], choice: str) -> str:
+    def choices(name: str, values: Iterable[str], how: str) -> str:
         listed = "".join(f'<Choice value="{escape(value)}"/>' for value in values)
-        return f'<Choices name="{name}" toName="dialogue" choice="{choice}" showInline="true">{listed}</Choices>'
+        return f'<Header value="{name}"/><Choices name="{name}" toName="dialogue" {how}>{listed}</Choices>'
 
     return (
         '<View><Paragraphs name="dialogue" value="$dialogue" layout="dialogue" nameKey="author" textKey="text"/>'
-        + choices("urgency", get_args(Urgency), "single")
-        + choices("specialty", specialties(), "single")
-        + '<TextArea name="icd10" toName="dialogue" rows="1" maxSubmissions="5"/>'
-        + choices("red_flags", flag_labels(), "multiple")
+        + choices("urgency", get_args(Urgency), 'choice="single" showInline="true" required="true"')
+        + choices("specialty", specialties(), 'choice="single" showInline="true" required="true"')
+        + '<Header value="icd10"/><TextArea name="icd10" toName="dialogue" rows="1" maxSubmissions="5"/>'
+        + choices("red_flags", flag_labels(), 'choice="multiple" layout="select"')
         + "</View>"
     )
 
@@ -94,12 +113,36 @@ def argilla_record(dialogue: Dialogue) -> dict[str, Any]:
     """A record of a dataset with a chat field ``dialogue`` and the questions of ``QUESTIONS``."""
     roles = {"patient": "user", "operator": "assistant"}
     answers = _answers(dialogue.labels) if dialogue.labels else {}
+    if "icd10" in answers:
+        answers["icd10"] = "; ".join(answers["icd10"])  # the answer to a question for text
     return {
         "id": dialogue.id,
         "fields": {"dialogue": [{"role": roles[speaker], "content": text} for speaker, text in _shown(dialogue)]},
-        "metadata": {"lang": dialogue.lang, "labels": _packed(dialogue)},
+        "metadata": {"lang": dialogue.lang, **_packed(dialogue)},
         "suggestions": {name: {"value": value, "agent": AGENT} for name, value in answers.items()},
         "responses": {},
+    }
+
+
+def argilla_settings() -> dict[str, Any]:
+    """The dataset's settings, for ``rg.Settings.from_json``: each record is asked until two people have answered."""
+
+    def question(name: str, kind: str, options: Iterable[str] = (), **settings: Any) -> dict[str, Any]:
+        listed = {"options": [{"value": value, "text": value} for value in options]} if options else {}
+        required = name in REQUIRED
+        return {"name": name, "title": name, "required": required, "settings": {"type": kind, **listed, **settings}, "type": kind}
+
+    return {
+        "guidelines": "What should this call lead to?",
+        "fields": [{"name": "dialogue", "title": "dialogue", "required": True, "settings": {"type": "chat"}, "type": "chat"}],
+        "questions": [
+            question("urgency", "label_selection", get_args(Urgency)),
+            question("specialty", "label_selection", specialties()),
+            question("icd10", "text", use_markdown=False),
+            question("red_flags", "multi_label_selection", flag_labels()),
+        ],
+        "allow_extra_metadata": True,
+        "distribution": {"strategy": "overlap", "min_submitted": 2},
     }
 
 
@@ -111,9 +154,9 @@ def _shown(dialogue: Dialogue) -> Iterator[tuple[str, str]]:
             yield turn.speaker, text
 
 
-def _packed(dialogue: Dialogue) -> str | None:
+def _packed(dialogue: Dialogue) -> dict[str, str]:
     """The labels as they are, so that they come back exactly."""
-    return dialogue.labels.model_dump_json() if dialogue.labels else None
+    return {"labels": dialogue.labels.model_dump_json()} if dialogue.labels else {}
 
 
 def _answers(labels: Labels) -> dict[str, Any]:
@@ -136,20 +179,33 @@ def _results(labels: Labels) -> list[dict[str, Any]]:
     return results
 
 
-def _from_label_studio(task: Mapping[str, Any]) -> Labelled:
-    answers = []
-    for annotation in task.get("annotations") or ():
+def _labelled(number: int, item: Mapping[str, Any]) -> Labelled:
+    is_task = "data" in item
+    call_id, kept = (item["data"]["id"], item["data"]) if is_task else (item["id"], item.get("metadata") or {})
+    if not isinstance(call_id, str) or not call_id or "fields" not in item and not is_task:
+        raise ValueError("the id of the call is missing")
+    answers = tuple(_label_studio_answers(item) if is_task else _argilla_answers(item))
+    for answer in answers:
+        for question in REQUIRED:
+            if not answer.written[question]:
+                raise LabelError(question, "the question was not answered; answer it, or skip the call")
+        labels_from(answer.written)
+    return Labelled(number, call_id, Labels.model_validate_json(kept["labels"]) if kept.get("labels") else None, answers)
+
+
+def _label_studio_answers(task: Mapping[str, Any]) -> Iterator[Answer]:
+    for place, annotation in enumerate(task.get("annotations") or ()):
         if annotation.get("was_cancelled"):
             continue
         given: dict[str, Any] = {}
         for result in annotation["result"]:
             value = result["value"]
             given[result["from_name"]] = value.get("choices") or value.get("text") or []
-        answers.append(given)
-    return _labelled(task["data"]["id"], task["data"].get("labels"), answers)
+        by = annotation.get("completed_by", f"unknown-{place}")
+        yield _answer("label-studio", by["id"] if isinstance(by, Mapping) else by, given)
 
 
-def _from_argilla(record: Mapping[str, Any]) -> Labelled:
+def _argilla_answers(record: Mapping[str, Any]) -> Iterator[Answer]:
     """Responses come as ``{question: [{value, user_id}]}`` or as a list that names the question."""
     responses = record.get("responses") or {}
     listed = (
@@ -157,21 +213,30 @@ def _from_argilla(record: Mapping[str, Any]) -> Labelled:
         if isinstance(responses, Mapping)
         else list(responses)
     )
+    if listed and record.get("status") == "pending":
+        raise LabelError("status", "the record is not completed, so its answers may be drafts; submit them and export it again")
     by_user: dict[str, dict[str, Any]] = {}
     for response in listed:
         if response.get("status") in (None, "submitted"):
             by_user.setdefault(str(response.get("user_id")), {})[response["question_name"]] = response["value"]
-    return _labelled(record["id"], (record.get("metadata") or {}).get("labels"), by_user.values())
+    for user, given in by_user.items():
+        yield _answer("argilla", user, given)
 
 
-def _labelled(call_id: Any, packed: str | None, answers: Iterable[Mapping[str, Any]]) -> Labelled:
-    if not isinstance(call_id, str) or not call_id:
-        raise ValueError("the id of the call is missing")
-    suggested = Labels.model_validate_json(packed) if packed else None
-    read = (labels_from({name: _one(name, answer.get(name)) for name in QUESTIONS}) for answer in answers)
-    return Labelled(call_id, suggested, tuple(labels for labels in read if labels is not None))
+def _answer(tool: str, annotator: Any, given: Mapping[str, Any]) -> Answer:
+    """Of a person that a tool knows by an address, only a digest is kept."""
+    name = str(annotator)
+    if not re.fullmatch(r"[\w-]{1,40}", name):
+        name = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return Answer(f"{tool}:{name}", {question: _one(question, given.get(question)) for question in QUESTIONS})
 
 
 def _one(name: str, value: Any) -> Any:
     """A single choice out of its list."""
-    return value[0] if name in ("urgency", "specialty") and isinstance(value, list) and value else value
+    return value[0] if name in REQUIRED and isinstance(value, list) and value else value
+
+
+def _foreign(item: Any) -> str:
+    if isinstance(item, dict) and {"annotation_id", "annotator"} & item.keys():
+        return "an item of JSON-MIN, which leaves out whose answer it is; export the project as JSON"
+    return "not a task or record that llmft exported; import only files of its own projects"

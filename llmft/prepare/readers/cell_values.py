@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
-from functools import lru_cache
 from typing import Literal
+
+from llmft.vocabulary import plain
 
 AgeUnit = Literal["y", "m", "d"]
 _UNSAFE = re.compile(r"[^\w.:-]+")
@@ -30,13 +30,6 @@ _CALLERS = {
         "relative",
     ),
 }
-
-
-@lru_cache(maxsize=4096)
-def plain(text: str) -> str:
-    """Lower case, no accents, words apart by single spaces."""
-    letters = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[\W_]+", " ", letters).strip()
 
 
 def safe_id(text: str) -> str | None:

@@ -21,8 +21,9 @@ from llmft.deidentify.span import Roster
 from llmft.dialogue import Fault
 from llmft.prepare.call import RawCall, RawTurn
 from llmft.prepare.readers.cell_values import language_code, safe_id
-from llmft.prepare.readers.json_rows import JsonRuleError, json_rows
+from llmft.prepare.readers.json_rows import json_rows
 from llmft.prepare.readers.transcripts import read_plain_text
+from llmft.strict_json import JsonRuleError
 
 SPEAKERS: dict[str, str] = {
     **dict.fromkeys(("user", "human", "patient", "caller", "prompter", "customer"), "patient"),
@@ -47,12 +48,12 @@ _SOURCES: dict[object, Literal["real", "synthetic", "simulated"]] = {
 }
 
 
-def read_chats(path: Path) -> Iterator[RawCall | Fault]:
+def read_chats(path: Path, encoding: str | None = None) -> Iterator[RawCall | Fault]:
     """Every call of a JSON or JSONL file, packed with gzip or not, or what is wrong with it.
 
     Raises :class:`DialogueError` for a file that cannot be opened, never for what it holds.
     """
-    for row in json_rows(path):
+    for row in json_rows(path, encoding):
         yield row if isinstance(row, Fault) else call_of_record(row.value, str(path), row.number)
 
 
@@ -135,7 +136,7 @@ def read_roster(value: Any) -> Roster:
 
 
 def _messages(messages: list[Any], name: str) -> tuple[RawTurn, ...]:
-    turns = tuple(_turn(message, f"{name}.{place}") for place, message in enumerate(messages))
+    turns = tuple(_turn(message, f"{name}[{place}]") for place, message in enumerate(messages))
     if not turns:
         raise RecordError(name, "the list is empty")
     return turns

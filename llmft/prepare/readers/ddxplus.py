@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from llmft.dialogue import field_path
 from llmft.errors import DialogueError
 from llmft.knowledge import Label, Lang, Strict, Urgency, load
 from llmft.vocabulary import ICD10_PATTERN
@@ -187,7 +188,7 @@ def _entries(path: Path, model: type[Any]) -> dict[str, Any]:
         try:
             entries[key] = model.model_validate(row)
         except ValidationError as error:
-            field = ".".join(str(part) for part in error.errors()[0]["loc"]) or "entry"
+            field = field_path(error.errors()[0]["loc"]) or "entry"
             raise DialogueError(
                 f"{path}: {key!r}: {field}: {error.errors()[0]['msg']}; take the file again from DDXPlus"
             ) from None

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from llmft.dialogue import Fault
-from llmft.prepare.readers.speaker_labels import plain
+from llmft.prepare.readers.speaker_labels import name_key
 from llmft.prepare.readers.whole_file import read_whole
 from llmft.vocabulary import UNDECIDED, specialty_id
 
@@ -116,7 +116,10 @@ def read_doctors(path: Path, columns: Mapping[str, str] | None = None) -> Iterat
     places = _places(header, columns or {})
     if "specialties" not in places or not {"display_name", "family"} & set(places):
         yield Fault(
-            str(path), 1, "", "the header names no doctor or no specialty; name the columns, such as specialties=Discipline"
+            str(path),
+            1,
+            "",
+            "the header names no doctor or no specialty; call their columns nom and specialite, or name and specialty",
         )
         return
     doctors: dict[str, Doctor] = {}
@@ -133,7 +136,7 @@ def guess_columns(header: Iterable[str]) -> dict[str, str]:
     """Field ─▶ the column that holds it, to be shown to the user; the first of two columns counts."""
     guessed: dict[str, str] = {}
     for column in header:
-        field = _FIELDS.get(plain(column))
+        field = _FIELDS.get(name_key(column))
         if field is not None:
             guessed.setdefault(field, column)
     return guessed
@@ -158,12 +161,12 @@ def find_specialty(name: str) -> str | None:
 
 def find_mode(name: str) -> str | None:
     """``on_site``, ``video``, ``phone`` or ``home``; None if the name means none of them."""
-    return _MODE_NAMES.get(plain(name))
+    return _MODE_NAMES.get(name_key(name))
 
 
 def find_language(name: str) -> str | None:
     """The code of a language that is named or is a code already; None if neither."""
-    name = plain(name).split("_")[0]
+    name = name_key(name).split("_")[0]
     return _LANGUAGE_NAMES.get(name) or (name if re.fullmatch("[a-z]{2,3}", name) else None)
 
 
@@ -194,7 +197,7 @@ def _doctor(cells: Mapping[str, str]) -> Doctor:
     if not name:
         raise _CellError("display_name", "the doctor has no name")
     doctor = Doctor(
-        doctor_id=cells.get("doctor_id") or "d_" + hashlib.sha256(plain(name).encode()).hexdigest()[:8],
+        doctor_id=cells.get("doctor_id") or "d_" + hashlib.sha256(name_key(name).encode()).hexdigest()[:8],
         display_name=name,
         specialties=_several(cells, "specialties", find_specialty, "no specialty; add it as an alias to specialties.yaml"),
         site=cells.get("site") or None,
@@ -242,7 +245,7 @@ def _slot(cells: Mapping[str, str], doctor_id: str) -> Slot | None:
     began, ended = (_time(field, f"{day} {time}" if day else time) for field, time in (("start", start), ("end", end)))
     if (began.tzinfo is None) != (ended.tzinfo is None) or ended <= began:
         raise _CellError("end", "the slot does not end after it starts")
-    status = _STATUSES.get(plain(cells.get("status", "")))
+    status = _STATUSES.get(name_key(cells.get("status", "")))
     if status is None:
         raise _CellError("status", f"{cells['status'][:40]!r} is neither free nor busy")
     times = [time.isoformat(timespec="minutes") for time in (began, ended)]

@@ -9,17 +9,17 @@ Source of the form: https://hl7.org/fhir/R4/ (PractitionerRole, Schedule, Slot).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from llmft.dialogue import Fault
+from llmft.dialogue import Fault, fault_of
 from llmft.prepare.readers.doctors import Doctor, Slot, find_language, find_mode, find_specialty
-from llmft.prepare.readers.json_rows import parse_json
 from llmft.prepare.readers.text_source import guess_encoding, text_lines
 from llmft.prepare.readers.whole_file import read_whole
+from llmft.strict_json import parse_json
 
 
 class _Part(BaseModel):
@@ -128,8 +128,8 @@ class _Resources:
         try:
             self.by_key[kind][key] = _MODELS[kind].model_validate(value)
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            return Fault(self.file, number, ".".join([kind, *map(str, first["loc"])]), first["msg"])
+            fault = fault_of(error, self.file, number)
+            return replace(fault, field=f"{kind}.{fault.field}")
         self.line[key] = number
         if full_url:
             self.alias[full_url] = key
@@ -206,7 +206,7 @@ def _doctor(resources: _Resources, key: str, role: _Role, slots: list[Slot], mod
         number = found.index(None)
         called = role.specialty[number].names[:1] or ["an empty element"]
         reason = f"{called[0][:40]!r} is no specialty; add it as an alias to specialties.yaml"
-        return Fault(resources.file, line, f"PractitionerRole.specialty.{number}", reason)
+        return Fault(resources.file, line, f"PractitionerRole.specialty[{number}]", reason)
     learnt = [find_specialty(name) for held in person.qualification for name in held.code.names]
     specialties = [specialty for specialty in found or learnt if specialty is not None]
     if not specialties:

@@ -7,15 +7,15 @@ that memory stays flat and a bad element costs only itself.
 from __future__ import annotations
 
 import gzip
-import json
 import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from llmft.dialogue import Fault
 from llmft.prepare.readers.text_source import LOST, MAX_LINE_CHARS, TOO_LONG, guess_encoding, open_text, read_head, text_lines
+from llmft.strict_json import JsonRuleError, parse_json
 
 _CHUNK_CHARS = 1 << 16
 _LINES_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
@@ -25,7 +25,6 @@ _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+(?P<closed>"?)|[\[\]{}]', re.DOTALL)
 _VALUE, _VALUE_IN_LIST = re.compile(r"\S"), re.compile(r"[^\s,]")
 _SCALAR_END = re.compile(r"[,\]\n{]")
 _CLOSERS = {"{": "}", "[": "]"}
-_LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # a hint only; pairs are fine
 
 
 class JsonRow(NamedTuple):
@@ -35,13 +34,9 @@ class JsonRow(NamedTuple):
     value: Any
 
 
-class JsonRuleError(ValueError):
-    """Text that is not the JSON we take; the message quotes nothing of it."""
-
-
-def json_rows(path: Path) -> Iterator[JsonRow | Fault]:
+def json_rows(path: Path, encoding: str | None = None) -> Iterator[JsonRow | Fault]:
     """Every value of a file in order, or what is wrong with it."""
-    encoding = guess_encoding(path)
+    encoding = encoding or guess_encoding(path)
     head = read_head(path).decode(encoding, "replace")
     if not head.strip():
         yield Fault(str(path), 1, "", "the file is empty or damaged")
@@ -50,34 +45,6 @@ def json_rows(path: Path) -> Iterator[JsonRow | Fault]:
     else:
         with open_text(path, encoding) as file:
             yield from _Elements(str(path), file, head).rows()
-
-
-def parse_json(text: str) -> Any:
-    """JSON without duplicate keys, NaN, infinities or lone surrogates; raises :class:`JsonRuleError`."""
-    try:
-        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-        if _LONE_SURROGATE.search(text):
-            json.dumps(value, ensure_ascii=False).encode()
-    except JsonRuleError:
-        raise
-    except UnicodeEncodeError:
-        raise JsonRuleError("a lone surrogate stands in the text") from None
-    except json.JSONDecodeError as error:
-        raise JsonRuleError(f"not JSON at column {error.pos + 1}") from None
-    except (ValueError, RecursionError):
-        raise JsonRuleError("not JSON: a number too long or lists too deep") from None
-    return value
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        raise JsonRuleError("a key appears twice in one object")
-    return value
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise JsonRuleError(f"{name} is not a number of JSON")
 
 
 def _is_lines(path: Path, head: str) -> bool:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from llmft.errors import DialogueError
 from llmft.knowledge import load
-from llmft.prepare.readers.cell_values import is_sex, plain
-from llmft.vocabulary import ICD10_PATTERN, specialty_id
+from llmft.prepare.readers.cell_values import is_sex
+from llmft.vocabulary import ICD10_PATTERN, plain, specialty_id
 
 _TITLE = re.compile(r"[^\d?!;,]{2,40}")
 _MARKED = re.compile(r"(?:^|[\n.?!/|]\s*)[^\W\d_][\w ]{1,20}\s?:\s")  # "PATIENT: …" at the head of a phrase
@@ -126,6 +126,19 @@ def describe(mapping: Mapping) -> list[str]:
     used = {place for places in mapping.columns.values() for place in places}
     unused = [name for place, name in enumerate(mapping.header) if place not in used]
     return [*lines, f"not read: {', '.join(unused)}"] if unused else lines
+
+
+def shown(mapping: Mapping) -> str:
+    """The mapping in one line, and how to say otherwise."""
+    return "; ".join([*describe(mapping), "say otherwise with --columns FIELD=COLUMN"])
+
+
+def no_words(mapping: Mapping) -> str:
+    """The sentence for a table of which no column holds what was said."""
+    if not mapping.header:
+        return "the file is empty or damaged"
+    columns = ", ".join(mapping.header)
+    return f"no column was found that holds the words of the call (columns: {columns}); name it with --columns transcript=NAME"
 
 
 def _columns_from_yaml(path: Path) -> dict[str, list[str]]:

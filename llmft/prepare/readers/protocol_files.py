@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from llmft.dialogue import Fault
+from llmft.dialogue import Fault, field_path
 from llmft.knowledge import Bilingual, Complaint, Protocol, Wordings
 from llmft.prepare.readers.whole_file import read_whole
 from llmft.vocabulary import UNDECIDED, specialties
@@ -75,8 +75,8 @@ def _checked(file: str, node: yaml.Node, value: Any) -> Protocol | tuple[Fault, 
         places = [tuple(one["loc"]) for one in found]
         whole = [one["type"] != "too_short" or not _holds_another(tuple(one["loc"]), places) for one in found]
         wrong = [(p, one["msg"].removeprefix("Value error, ")) for p, one, w in zip(places, found, whole, strict=True) if w]
-        return tuple(Fault(file, _line(node, place), _dotted(place), reason) for place, reason in wrong)
-    return tuple(Fault(file, _line(node, place), _dotted(place), reason) for place, reason in wrong) or protocol
+        return tuple(Fault(file, _line(node, place), field_path(place), reason) for place, reason in wrong)
+    return tuple(Fault(file, _line(node, place), field_path(place), reason) for place, reason in wrong) or protocol
 
 
 def _holds_another(place: Place, places: list[Place]) -> bool:
@@ -167,7 +167,3 @@ def _line(node: yaml.Node, place: Place) -> int:
             node = node.value[part]
             line = node.start_mark.line + 1
     return int(line)
-
-
-def _dotted(place: Place) -> str:
-    return ".".join(str(part) for part in place)

@@ -8,28 +8,37 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from llmft.dialogue import Dialogue, Fault, as_line
+from llmft.dialogue import Dialogue, Fault, Split, as_line
 from llmft.errors import DialogueError
 from llmft.prepare.extras import DOCTORS, FOLDS
-from llmft.prepare.output import OUTPUTS
+from llmft.prepare.output import ANNOTATIONS, OUTPUTS
 from llmft.prepare.parquet_out import is_prepared_parquet, read_parquet
 from llmft.prepare.readers.chats import is_chat, read_chats
 from llmft.prepare.readers.ddxplus import CONDITIONS, EVIDENCES
 from llmft.prepare.readers.ddxplus_calls import ddxplus_calls
 from llmft.prepare.readers.ddxplus_patients import is_patients_file, read_ddxplus_patients
-from llmft.prepare.readers.hub import is_dataset_folder, is_hub_name, read_dataset_folder, read_hub
+from llmft.prepare.readers.hub import (
+    folder_splits,
+    hub_splits,
+    is_dataset_folder,
+    is_hub_name,
+    map_rows,
+    open_rows,
+    our_splits,
+    read_rows,
+)
 from llmft.prepare.readers.json_rows import json_rows
-from llmft.prepare.readers.mapping import Mapping, describe, guess_mapping, override, parse_columns
+from llmft.prepare.readers.mapping import Mapping, guess_mapping, no_words, override, parse_columns, shown
 from llmft.prepare.readers.speech import is_speech, read_speech
 from llmft.prepare.readers.subtitles import read_subtitles
-from llmft.prepare.readers.table_rows import TableForm, describe_form, recognise_table
+from llmft.prepare.readers.table_rows import OLD_WORKBOOK, TableForm, describe_form, recognise_table
 from llmft.prepare.readers.tables import read_table
 from llmft.prepare.readers.text_source import guess_encoding, text_lines
-from llmft.prepare.readers.transcripts import read_text_file
+from llmft.prepare.readers.transcripts import guess_layout, read_text_file
 from llmft.prepare.record import RecordLine, Row
 from llmft.prepare.splits import SPLITS
 
@@ -40,9 +49,10 @@ SUFFIXES = {
     ".txt": "text",
 }
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
-LEFT_BEHIND = {*OUTPUTS, "versions.jsonl", FOLDS, DOCTORS}  # by prepare
+LEFT_BEHIND = {*OUTPUTS, "versions.jsonl", FOLDS, DOCTORS, ANNOTATIONS, "audit-signed.json"}  # by prepare
 NOT_CALLS = LEFT_BEHIND - {f"{split}.jsonl" for split in SPLITS}
-SNIFFED_ROWS = 3
+OF_A_SET = {"report.html", "DATA_CARD.md", "calls.duckdb", "audit.html"}
+SNIFFED_ROWS, SHOWN_FILES = 20, 10
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,9 @@ class Source:
     file_format: str
     guessed: tuple[str, ...] = ()  # what was guessed, in words
     table: tuple[TableForm, Mapping] | None = field(default=None, compare=False)
+    columns: Mapping | None = field(default=None, compare=False)  # of a dataset; None: its rows are chats
+    split: Split | None = None  # that its rows keep
+    problem: str = ""  # why nothing of it can be read
 
     @property
     def path(self) -> Path:
@@ -97,17 +110,23 @@ def find_sources(places: Sequence[str | Path], options: ReadOptions | None = Non
     sources: dict[str, Source] = {}
     for place in places:
         if is_hub_name(str(place)):
-            sources.setdefault(str(place), Source(str(place), "hub"))
+            sources |= {source.name: source for source in _datasets(hub_splits(str(place)), "hub", options)}
             continue
         for path in _expanded(Path(place)):
             for source in _sources_at(path, options):
                 sources.setdefault(str(source.path.resolve()), source)
-    return list(sources.values())
+    found = list(sources.values())
+    if all(source.problem for source in found):
+        raise DialogueError(f"{found[0].name}: {found[0].problem}")
+    return found
 
 
 def read_source(source: Source, options: ReadOptions) -> Iterator[Row]:
     """Each row of ``source``."""
     path = source.path
+    if source.problem:
+        yield Fault(source.name, 1, "", source.problem)
+        return
     match source.file_format:
         case "jsonl":
             yield from _record_lines(path, options.encoding)
@@ -119,19 +138,18 @@ def read_source(source: Source, options: ReadOptions) -> Iterator[Row]:
             form, mapping = source.table
             yield from read_table(path, mapping, form=form)
         case "chats":
-            yield from read_chats(path)
+            yield from read_chats(path, options.encoding)
         case "speech":
-            yield from read_speech(path)
+            yield from read_speech(path, options.encoding)
         case "text":
-            yield from read_text_file(path)
+            yield from read_text_file(path, guess_layout(path, options.encoding))
         case "subtitles":
-            yield from read_subtitles(path)
+            yield from read_subtitles(path, options.encoding)
         case "patients":
             yield from read_ddxplus_patients(path, options.seed)
-        case "dataset":
-            yield from read_dataset_folder(path)
-        case "hub":
-            yield from read_hub(source.name)
+        case "dataset" | "hub":
+            for row in read_rows(open_rows(source.name), source.name, source.columns):
+                yield row if isinstance(row, Fault) or source.split is None else replace(row, split=source.split)
 
 
 def _record_lines(path: Path, encoding: str | None) -> Iterator[Row]:
@@ -167,37 +185,67 @@ def _sources_at(path: Path, options: ReadOptions) -> list[Source]:
         found = [Source(str(p), "patients", (f"{p}: format patients",)) for p in patients]
         return found or [_of_form(path, "ddxplus", options)]
     if path.is_dir() and (options.file_format == "dataset" or is_dataset_folder(path)):
-        return [_of_form(path, "dataset", options)]
+        return _datasets([str(folder) for folder in folder_splits(path)], "dataset", options)
     if path.is_dir():
         files = [file for file in sorted(path.rglob("*")) if file.is_file() and _may_hold_calls(file, path)]
         if not files:
             raise DialogueError(f"folder {path} holds no file of a known form; name the folder that holds the calls")
-        return [_of_form(file, _form_of(file) if guessed else options.file_format, options) for file in files]
+        found = [_of_form(file, _form_of(file) if guessed else options.file_format, options) for file in files]
+        return [replace(found[0], guessed=(*found[0].guessed, *_passed_over(path))), *found[1:]]
     return [_of_form(path, _form_of(path) if guessed else options.file_format, options)]
 
 
 def _of_form(path: Path, file_format: str, options: ReadOptions) -> Source:
-    guessed = (f"{path}: format {file_format}",) if options.file_format == "auto" else ()
+    guessed: tuple[str, ...] = (f"{path}: format {file_format}",) if options.file_format == "auto" else ()
+    if file_format == "text":
+        guessed += (f"{path}: {guess_layout(path, options.encoding)}",)
     if file_format != "table":
         return Source(str(path), file_format, guessed)
     form = recognise_table(path, encoding=options.encoding, separator=options.separator, sheet=options.sheet)
     mapping = guess_mapping(form.header, [row.cells for row in form.sample])
     if options.columns:
         mapping = override(mapping, parse_columns(options.columns))
-    lines = tuple(f"{path}: {line}" for line in (*describe_form(form), *describe(mapping)))
-    if mapping.form == "unknown":
-        raise DialogueError(
-            f"{path}: no column was found that holds the words of the call (columns: {', '.join(form.header)}); "
-            "name it with --columns transcript=NAME"
-        )
-    return Source(str(path), "table", (*guessed, *lines), (form, mapping))
+    lines = tuple(f"{path}: {line}" for line in ("; ".join(describe_form(form)), shown(mapping)))
+    problem = OLD_WORKBOOK if form.kind == "xls" else no_words(mapping) if mapping.form == "unknown" else ""
+    if problem and form.other_sheets:
+        problem += f"; or another sheet with --sheet: {', '.join(form.other_sheets)}"
+    return Source(str(path), "table", (*guessed, *lines), (form, mapping), problem=problem)
+
+
+def _datasets(names: Sequence[str], file_format: str, options: ReadOptions) -> list[Source]:
+    """The splits of one dataset, each a source."""
+    columns = parse_columns(options.columns) if options.columns else None
+    called = {name: name.rpartition(":")[2] if file_format == "hub" else Path(name).name for name in names}
+    ours = our_splits(list(called.values())) if len(names) > 1 else {}
+    sources = []
+    for name, split in called.items():
+        mapping, lines = map_rows(open_rows(name), name, columns)
+        if len(names) > 1:
+            lines.insert(0, f"its rows stay in {ours[split]}" if ours else "its rows are split anew")
+        guessed = tuple(f"{name}: {line}" for line in (f"format {file_format}", *lines))
+        sources.append(Source(name, file_format, guessed, columns=mapping, split=ours.get(split)))
+    return sources
+
+
+def _passed_over(folder: Path) -> list[str]:
+    """What lies in a folder and is of no known form, in a line; what prepare leaves beside a set goes without saying."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and not _is_hidden(file, folder))
+    names = [str(file.relative_to(folder)) for file in files if not _is_known(file) and file.name not in OF_A_SET]
+    more = f" and {len(names) - SHOWN_FILES} more" if len(names) > SHOWN_FILES else ""
+    return [f"{folder}: not read, of no known form: {', '.join(names[:SHOWN_FILES])}{more}"] if names else []
 
 
 def _may_hold_calls(file: Path, folder: Path) -> bool:
     name = file.name.lower()
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    known = name.endswith((*SUFFIXES, ".parquet", *JSON_SUFFIXES))
-    return known and not hidden and name not in NOT_CALLS and not name.startswith("report.")
+    return _is_known(file) and not _is_hidden(file, folder) and name not in NOT_CALLS and not name.startswith("report.")
+
+
+def _is_known(file: Path) -> bool:
+    return file.name.lower().endswith((*SUFFIXES, ".parquet", *JSON_SUFFIXES))
+
+
+def _is_hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _form_of(path: Path) -> str:
@@ -212,7 +260,8 @@ def _form_of(path: Path) -> str:
         return "parquet" if is_prepared_parquet(path) else "table"
     if name.endswith(JSON_SUFFIXES):
         return _json_form(path)
-    raise DialogueError(f"{path}: a {suffix or 'nameless'} file is no known form; say --format jsonl if it holds our record")
+    known = " ".join((*SUFFIXES, ".parquet", *JSON_SUFFIXES))
+    raise DialogueError(f"{path}: {suffix or 'its name'} is no known form; llmft reads {known}, or say what it is with --format")
 
 
 def _json_form(path: Path) -> str:
@@ -221,4 +270,4 @@ def _json_form(path: Path) -> str:
         return "jsonl"
     if any(is_speech(value) for value in values):
         return "speech"
-    return "chats" if any(is_chat(value) for value in values) else "jsonl"
+    return "chats" if any(is_chat(value) or isinstance(value, dict) and "transcript" in value for value in values) else "jsonl"

@@ -6,10 +6,11 @@ Evident names become patient or operator; all others stay as they stand, for :mo
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+
+from llmft.vocabulary import plain
 
 _PATIENT = """patient patiente pt pat appelant appelante caller requerant requerante demandeur demandeuse usager malade victime
 client cliente mere pere maman papa mari femme epouse epoux conjoint conjointe fils fille frere soeur proche famille entourage
@@ -70,16 +71,15 @@ class Label:
     fact: str | None = None
 
 
-def plain(name: str) -> str:
-    """Lower case, no accents, words joined by underscores."""
-    letters = unicodedata.normalize("NFKD", name.replace("œ", "oe").replace("Œ", "oe")).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[\W_]+", "_", letters).strip("_")
+def name_key(name: str) -> str:
+    """How a name is looked up: lower case, no accents, words joined by underscores."""
+    return plain(name).replace(" ", "_")
 
 
 @lru_cache(maxsize=4096)
 def role_of(name: str) -> str | None:
     """``patient`` or ``operator`` when the name says so, number and case aside; None otherwise."""
-    return ROLES.get(re.sub(r"_?\d{1,3}$", "", plain(name)))
+    return ROLES.get(re.sub(r"_?\d{1,3}$", "", name_key(name)))
 
 
 def speaker_of(name: str) -> str:
@@ -95,18 +95,19 @@ def fact_of(line: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _fact(name: str) -> str | None:
-    return FACTS.get(plain(name))
+    return FACTS.get(name_key(name))
 
 
 @lru_cache(maxsize=4096)
-def _is_evident(name: str) -> bool:
-    return role_of(name) is not None or _NUMBERED.fullmatch(plain(name)) is not None
+def is_evident(name: str) -> bool:
+    """Whether a name is a role, or what a machine calls a speaker: surely no person's."""
+    return role_of(name) is not None or _NUMBERED.fullmatch(name_key(name)) is not None
 
 
 @lru_cache(maxsize=4096)
 def _is_usual(name: str) -> bool:
     """An evident name without marks around it: the spelling that needs no second look."""
-    return _is_evident(name) and re.fullmatch(r"[\w '’.-]+", name) is not None
+    return is_evident(name) and re.fullmatch(r"[\w '’.-]+", name) is not None
 
 
 def labels_in(text: str) -> list[Label]:
@@ -125,7 +126,7 @@ def labels_in(text: str) -> list[Label]:
             doubtful.append((match, (match["boxed"] or match["name"]).strip()))
         start = line_end + 1 or -1
     if doubtful:
-        evident = {label.speaker for label in labels} | {speaker_of(name) for _, name in doubtful if _is_evident(name)}
+        evident = {label.speaker for label in labels} | {speaker_of(name) for _, name in doubtful if is_evident(name)}
         labels += [_label(match, name) for match, name in doubtful if _names_somebody(match, name, len(evident) >= 2)]
     if labels and text.count(":") > len(labels):
         labels += _inside(text, labels)
@@ -141,7 +142,7 @@ def _label(match: re.Match[str], name: str) -> Label:
 
 def _names_somebody(match: re.Match[str], name: str, speakers_known: bool) -> bool:
     """Whether a line's first words are a speaker or a fact rather than the beginning of a sentence."""
-    if _is_evident(name):
+    if is_evident(name):
         return bool(match["boxed"]) or match["sep"] == ":" or role_of(name) is not None and len(name) > 1
     if match["sep"] != ":":
         return False
@@ -166,7 +167,7 @@ def _inside(text: str, labels: list[Label]) -> list[Label]:
         words = text[max(line_start, colon - _LONGEST_NAME) : colon].replace("|", " ").replace("/", " ").split()[-5:]
         for number, word in enumerate(words):  # the longest name first
             name = " ".join(words[number:])
-            if word[0].isupper() and (name.isupper() or not shouting) and _is_evident(name):
+            if word[0].isupper() and (name.isupper() or not shouting) and is_evident(name):
                 start = text.rfind(word, line_start, colon)
                 inside.append(Label(start, colon + 1, speaker_of(name)))
                 break

@@ -1,23 +1,21 @@
 """Who is the operator: who asks the questions, greets with the service's name and tells what happens next.
 
-A guess is shown and confirmed by a human before it is used; its reason says what it rests on.
+What was guessed is shown for each source, for a human to confirm (roles_shown); a reason says what a guess rests on.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import islice
 from typing import Literal
 
 from llmft.prepare.call import RawTurn
 from llmft.prepare.readers.speaker_labels import role_of
 
 Role = Literal["patient", "operator", "system"]
-_SAMPLE_CALLS = 500
 SURE = 0.8  # from this confidence on a guess may be used without asking
 _SYSTEM = {"system", "systeme", "système", "narrator", "narrateur", "ivr", "svi", "serveur vocal", "musique", "music"}
 _OPERATOR_SAYS = (
@@ -78,27 +76,6 @@ def guess_roles(turns: Iterable[RawTurn]) -> RoleGuess:
     if all(named[name] for name in people):
         return _confirmed({**mapping, **{name: role for name in people if (role := named[name])}}, leaning)
     return _by_words(mapping, named, leaning)
-
-
-def guess_file_roles(calls: Iterable[Sequence[RawTurn]]) -> RoleGuess:
-    """The roles of a file's names, from its first calls, when they keep them from call to call.
-
-    Diarisation numbers whoever speaks first, so its names may change sides; the confidence then
-    falls, and roles must be guessed call by call.
-    """
-    sample = list(islice(calls, _SAMPLE_CALLS))
-    votes: Counter[tuple[str, Role]] = Counter()
-    for turns in sample:
-        votes.update(guess_roles(turns).mapping.items())
-    if not votes:
-        return RoleGuess({}, 0.5, "there is no call")
-    whole = guess_roles(turn for turns in sample for turn in turns)
-    agreement = sum(votes[name, role] for name, role in whole.mapping.items()) / votes.total()
-    agreeing = f"{agreement:.0%} of {len(sample)} calls agree"
-    if agreement < SURE:
-        confidence = max(0.5, min(agreement, whole.confidence))
-        return RoleGuess(whole.mapping, round(confidence, 3), f"the names change sides, {agreeing}; guess the roles call by call")
-    return RoleGuess(whole.mapping, round(whole.confidence * agreement, 3), f"{whole.reason}; {agreeing}")
 
 
 def with_roles(turns: Iterable[RawTurn], mapping: Mapping[str, str]) -> tuple[RawTurn, ...]:

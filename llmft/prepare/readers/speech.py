@@ -13,14 +13,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from llmft.dialogue import Fault
+from llmft.dialogue import Fault, fault_of
 from llmft.prepare.call import RawCall, RawTurn
-from llmft.prepare.readers.json_rows import parse_json
 from llmft.prepare.readers.speaker_labels import speaker_of
 from llmft.prepare.readers.text_source import guess_encoding, text_lines
 from llmft.prepare.readers.whole_file import read_whole
+from llmft.strict_json import parse_json
 
-UNKNOWN_SPEAKERS = "no speaker is named; run the recogniser with diarisation"
+UNKNOWN_SPEAKERS = "no speaker is named; name them in the file, or run the recogniser with diarisation"
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -105,16 +105,16 @@ class _Transcribe(_Entry):
     results: _Results
 
 
-def read_speech(path: Path) -> Iterator[RawCall | Fault]:
+def read_speech(path: Path, encoding: str | None = None) -> Iterator[RawCall | Fault]:
     """Each call of a recogniser's JSON or JSONL, or why it cannot be used."""
     if path.suffix.lower() in (".jsonl", ".ndjson"):
-        for line in text_lines(path, guess_encoding(path), newline="\n"):
+        for line in text_lines(path, encoding or guess_encoding(path), newline="\n"):
             if line.reason:
                 yield Fault(str(path), line.number, "", line.reason)
             elif line.text.strip():
                 yield _call(str(path), line.number, line.text)
         return
-    text = read_whole(path)
+    text = read_whole(path, encoding=encoding)
     yield text if isinstance(text, Fault) else _call(str(path), 1, text)
 
 
@@ -152,14 +152,13 @@ def _call(file: str, row: int, text: str) -> RawCall | Fault:
             return Fault(file, row, "", "neither Whisper's segments nor Amazon Transcribe's results; name a recogniser's JSON")
         segments, lang = _whisper(value) if "segments" in value else _transcribe(value)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        return Fault(file, row, ".".join(str(part) for part in first["loc"]), first["msg"])
+        return fault_of(error, file, row)
     except ValueError as error:  # a sentence of parse_json or of this module
         return Fault(file, row, "", str(error))
     if backward := next(
         (n for n, s in enumerate(segments) if s.start is not None and s.end is not None and s.end < s.start), None
     ):
-        return Fault(file, row, f"segments.{backward}.end", "the segment ends before it starts; correct its times")
+        return Fault(file, row, f"segments[{backward}].end", "the segment ends before it starts; correct its times")
     turns = join_segments(_in_order(segments))
     if not turns:
         return Fault(file, row, "segments", "no word was recognised")

@@ -22,9 +22,9 @@ _VOICE = re.compile(r"<v(?:\.[^\s>]*)?[^\S\n]+([^>\n]{1,80})>")
 _TAG = re.compile(r"</?[a-zA-Z][^>\n]{0,80}>|<\d[\d:.]*>|\{\\[^}\n]{0,40}\}")
 
 
-def read_subtitles(path: Path) -> Iterator[RawCall | Fault]:
+def read_subtitles(path: Path, encoding: str | None = None) -> Iterator[RawCall | Fault]:
     """The one call of a ``.srt`` or ``.vtt`` file, or why it cannot be used."""
-    text = read_whole(path)
+    text = read_whole(path, encoding=encoding)
     yield text if isinstance(text, Fault) else _call(str(path), text)
 
 
@@ -37,7 +37,7 @@ def _call(file: str, text: str) -> RawCall | Fault:
         start, end = _seconds(timing.groups()[:4]), _seconds(timing.groups()[4:])
         if end < start:
             line = text.count("\n", 0, timing.start()) + 1
-            return Fault(file, line, f"cues.{number}.end", "the cue ends before it starts; correct its times")
+            return Fault(file, line, f"cues[{number}].end", "the cue ends before it starts; correct its times")
         after = timings[number].start() if number < len(timings) else len(text)
         segments.append(RawTurn("", _words(text[timing.end() : after]), start, end))
     spoken = _with_speakers(segments)

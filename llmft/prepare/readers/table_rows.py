@@ -23,6 +23,8 @@ from llmft.prepare.readers.workbooks import parquet_header, parquet_rows, sheet_
 SEPARATORS = (";", ",", "\t", "|")
 _SAMPLE_ROWS = 50
 _HEADER_DEPTH = 10  # rows in which the header is looked for: exports begin with titles
+_SHEETS = 20  # of a workbook that are looked at for calls
+OLD_WORKBOOK = "a workbook of the old .xls form; save it as .xlsx or CSV"
 
 
 class Row(NamedTuple):
@@ -63,7 +65,7 @@ def recognise_table(
         names = sheet_names(path)
         if sheet is not None and sheet not in names:
             raise DialogueError(f"{path} has no sheet {sheet!r}; its sheets are {', '.join(names)}")
-        chosen = sheet or next(iter(names), "")
+        chosen = sheet or _likeliest_sheet(path, names)
         form = TableForm(path, "xlsx", sheet=chosen, other_sheets=tuple(name for name in names if name != chosen))
     elif head.startswith(b"\xd0\xcf\x11\xe0"):
         form = TableForm(path, "xls")
@@ -72,6 +74,15 @@ def recognise_table(
             raise DialogueError(f"{separator!r} is no separator of columns; name one character such as ; or ,")
         form = _csv_form(TableForm(path, "csv", encoding=encoding or guess_encoding(path)), separator)
     return _with_header(form, header_line)
+
+
+def _likeliest_sheet(path: Path, names: list[str]) -> str:
+    """The sheet whose first rows name most columns that we know; the first one where none does."""
+
+    def known(name: str) -> int:
+        return max((known_names(cells) for _, cells, _ in islice(sheet_rows(path, name), _HEADER_DEPTH)), default=0)
+
+    return max(names[:_SHEETS], key=known, default="") if len(names) > 1 else next(iter(names), "")
 
 
 def table_rows(form: TableForm) -> Iterator[Row | Fault]:
@@ -84,7 +95,7 @@ def table_rows(form: TableForm) -> Iterator[Row | Fault]:
 def describe_form(form: TableForm) -> list[str]:
     """How the table is written, as lines to show."""
     names = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-    lines = [f"{form.path}: {form.kind}"]
+    lines: list[str] = [form.kind]
     if form.kind == "csv":
         separator = names.get(form.separator, repr(form.separator))
         lines.append(f"encoding {form.encoding}, columns parted by {separator}")
@@ -100,7 +111,7 @@ def _all_rows(form: TableForm) -> Iterator[Row | Fault]:
     if form.kind == "csv":
         return _csv_rows(form)
     if form.kind == "xls":
-        return iter([Fault(str(form.path), 1, "", "a workbook of the old .xls form; save it as .xlsx or CSV")])
+        return iter([Fault(str(form.path), 1, "", OLD_WORKBOOK)])
     found = parquet_rows(form.path) if form.kind == "parquet" else sheet_rows(form.path, form.sheet)
     return _checked(str(form.path), found)
 

@@ -21,10 +21,11 @@ from llmft.dialogue import Fault
 from llmft.prepare.call import RawCall, RawTurn
 from llmft.prepare.readers import cell_values
 from llmft.prepare.readers.chats import turns_of
-from llmft.prepare.readers.json_rows import JsonRuleError, parse_json
 from llmft.prepare.readers.mapping import Mapping, guess_mapping, is_known_title, known_names
 from llmft.prepare.readers.table_rows import Row, TableForm, recognise_table, table_rows
 from llmft.prepare.readers.transcripts import read_plain_text
+from llmft.strict_json import JsonRuleError, parse_json
+from llmft.vocabulary import plain
 
 OPEN_ROWS = 10_000  # a call is whole when so many rows after its last one brought nothing for it
 _LABELS = ("urgency", "specialty", "icd10", "red_flags")
@@ -75,7 +76,7 @@ def _sound(row: Row | Fault, mapping: Mapping, file: str) -> Row | Fault:
 
 def _is_header(cells: Sequence[str], header: Sequence[str]) -> bool:
     said = [cell for cell in cells if cell.strip()]
-    repeated = sum(cell_values.plain(cell) == cell_values.plain(name) for cell, name in zip(cells, header, strict=False))
+    repeated = sum(plain(cell) == plain(name) for cell, name in zip(cells, header, strict=False))
     return len(said) > 1 and (2 * repeated > len(said) or known_names(said) == len(said))
 
 

@@ -75,9 +75,9 @@ def read_plain_text(text: str) -> tuple[RawTurn, ...]:
     return _read(text)[0]
 
 
-def guess_layout(path: Path) -> Layout:
-    """Encoding and separator from the first lines of ``path``, to be shown to the user."""
-    encoding = guess_encoding(path)
+def guess_layout(path: Path, encoding: str | None = None) -> Layout:
+    """Encoding, where none is given, and separator from the first lines of ``path``, to be shown to the user."""
+    encoding = encoding or guess_encoding(path)
     lines = [line.text.rstrip("\n") for line in islice(text_lines(path, encoding), SAMPLE_LINES)]
     return Layout(encoding, _guess_separator(lines))
 

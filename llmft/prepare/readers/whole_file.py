@@ -12,9 +12,9 @@ from llmft.prepare.readers.text_source import LOST, guess_encoding, open_text
 MAX_FILE_CHARS = 64_000_000  # ten hours of words with their times
 
 
-def read_whole(path: Path, max_chars: int = MAX_FILE_CHARS) -> str | Fault:
-    """The text of ``path`` with ``\\n`` as line ends, or why it cannot be used."""
-    encoding = guess_encoding(path)
+def read_whole(path: Path, max_chars: int = MAX_FILE_CHARS, encoding: str | None = None) -> str | Fault:
+    """The text of ``path`` with ``\\n`` as line ends, or why it cannot be used; the encoding is guessed when not given."""
+    encoding = encoding or guess_encoding(path)
     with open_text(path, encoding) as file:
         try:
             text = file.read(max_chars + 1)

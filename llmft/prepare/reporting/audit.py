@@ -10,9 +10,9 @@ import dataclasses
 import hashlib
 import heapq
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -22,9 +22,9 @@ from llmft.prepare.reporting.bound import upper_bound
 from llmft.prepare.reporting.counts import SPLITS
 from llmft.prepare.reporting.page import write_reports
 from llmft.prepare.reporting.report import Report, read_report
-from llmft.run import atomic_path
+from llmft.run import atomic_path, write_json
 
-SHEET = "audit.html"
+SHEET, SIGNED = "audit.html", "audit-signed.json"  # the latter outlives the report, which prepare writes anew
 
 
 class Audit(Record):
@@ -106,10 +106,44 @@ def sign_off(folder: Path, audit_path: Path) -> Report:
         raise DialogueError(
             f"{audit_path} was signed for another state of {folder}; make a new sheet with: llmft prepare --audit"
         )
-    signed = dataclasses.replace(report, audit={**audit.model_dump(mode="json"), "wrong_bound": _wrong_bound(audit)})
+    write_json(folder / SIGNED, audit.model_dump(mode="json"))
+    signed = dataclasses.replace(report, audit=_for_report(audit))
     write_reports(folder, folder.name, signed)
     return signed
 
 
-def _wrong_bound(audit: Audit) -> float:
-    return upper_bound(len(audit.wrong), audit.reviewed)
+def audit_of(folder: Path, files: Mapping[str, str]) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """The audit that was signed for the set of these ``files``; a warning instead where it was for another state of it."""
+    audit = _signed(folder)
+    if audit is None or audit.set_sha256 == fingerprint(files):
+        return (_for_report(audit) if audit else None), ()
+    return None, (
+        f"the audit that {audit.signed_by} signed on {audit.signed_on} was of other calls than the set holds now "
+        "and is left out; sign a new sheet: --audit 100",
+    )
+
+
+def forget_calls(folder: Path, ids: Collection[str], files: Mapping[str, str] | None) -> dict[str, Any] | None:
+    """Take the names of erased calls out of the signed audit, and return it for the report.
+
+    What was signed of the other calls still holds: where it held before, it now holds for ``files``; None where it did not.
+    """
+    audit = _signed(folder)
+    if audit is None:
+        return None
+    left = {kind: tuple("erased" if name in ids else name for name in getattr(audit, kind)) for kind in ("leaks", "wrong")}
+    state = audit.set_sha256 if files is None else fingerprint(files)
+    changed = audit.model_copy(update={**left, "set_sha256": state})
+    write_json(folder / SIGNED, changed.model_dump(mode="json"))
+    return None if files is None else _for_report(changed)
+
+
+def _signed(folder: Path) -> Audit | None:
+    try:
+        return Audit.model_validate_json((folder / SIGNED).read_bytes())
+    except (OSError, ValidationError):  # none, or one that nobody signed so
+        return None
+
+
+def _for_report(audit: Audit) -> dict[str, Any]:
+    return {**audit.model_dump(mode="json"), "wrong_bound": upper_bound(len(audit.wrong), audit.reviewed)}

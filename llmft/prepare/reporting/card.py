@@ -19,6 +19,7 @@ def data_card(name: str, report: Report) -> str:
         f"## Lawful basis\n{_basis(report)}",
         f"## Licence and provenance\n{_provenance(report)}",
         f"## Splits\n{_splits(report)}",
+        f"## Labels\n{_labels(report)}",
         f"## De-identification\n{_deidentification(report)}",
         f"## Limits\n{_limits(report)}",
         f"## Files\n{_table(('file', 'sha256'), ((f'`{n}`', f'`{d}`') for n, d in report.files.items()))}",
@@ -66,7 +67,20 @@ def _splits(report: Report) -> str:
     return (
         f"{_table(('split', 'calls', 'emergencies (U1)'), rows)}\n\n"
         f"By {report.split_by}, seed {report.seed}, {report.families:,} families. Crossing splits: {_plain(leaks)}."
+        + (f" The test set is the calls from {report.recent_from} on." if report.recent_from else "")
     )
+
+
+def _labels(report: Report) -> str:
+    table = _table(("where the label comes from", "calls"), _counts(report.confidences))
+    if not report.agreement:
+        return f"{table}\n\nNo call was labelled twice, so how far annotators agree is not known."
+    head = ("two annotators on", "calls", "same", "Cohen's kappa")
+    rows = (
+        (name, f"{found['calls']:,}", f"{found['same']:,}", "–" if found["kappa"] is None else f"{found['kappa']:.3f}")
+        for name, found in report.agreement.items()
+    )
+    return f"{table}\n\n{_table(head, rows)}"
 
 
 def _deidentification(report: Report) -> str:

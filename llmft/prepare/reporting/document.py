@@ -10,7 +10,11 @@ import base64
 import hashlib
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+from llmft.prepare.reporting.french import in_french
+
+Words = tuple[str, str]  # French, English
 
 # Characters that could change how the text around them is read: controls, zero-width, bidirectional marks, surrogates.
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
@@ -32,19 +36,47 @@ def number(value: float) -> str:
     return f"{value:,}".replace(",", THIN_SPACE)
 
 
+def decimal(value: float, digits: int, unit: str = "") -> str:
+    """A number with a comma in French and a point in English."""
+    text = f"{value:.{digits}f}{unit}"
+    return both(text.replace(".", ","), text)
+
+
 def share(part: float, whole: float) -> str:
     """A percentage; a dash when there is no whole."""
-    return f"{100 * part / whole:.1f}{THIN_SPACE}%" if whole else "–"
+    return decimal(100 * part / whole, 1, f"{THIN_SPACE}%") if whole else "–"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table from cells that are HTML already; every column but the first is to the right."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, narrow: bool = False) -> str:
+    """A table from cells that are HTML already; every column but the first is to the right.
+
+    ``narrow``: as wide as its cells, so that a number stands near its name.
+    """
     lines = ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
     titles = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    top = f"<thead><tr>{titles}</tr></thead>" if any(head) else ""
     return (
-        f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>'
+        f'<div class="wide"><table{" class=narrow" if narrow else ""}>{top}<tbody>'
         f"{''.join(f'<tr>{line}</tr>' for line in lines)}</tbody></table></div>"
     )
+
+
+def counts_table(title: Words, counts: Mapping[str, int], unit: Words, names: Mapping[str, Words] | None = None) -> str:
+    """A title, and a line a value with its number, the largest first; nothing without values.
+
+    ``names`` say what a value is called; one without a name stands as it is, and its sentence in French where that is known.
+    """
+    if not counts:
+        return ""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rows = [(both(*(names or {}).get(name, (_french(name), name))), number(count)) for name, count in ordered]
+    return f"<h3>{both(*title)}</h3>{table(['', both(*unit)], rows, narrow=True)}"
+
+
+def _french(text: str) -> str:
+    """A fault in French; the field before its colon stays."""
+    found = re.fullmatch(r"([\w.\[\]]+: )?(.+)", text, re.DOTALL)
+    return f"{found[1] or ''}{in_french(found[2])}" if found else text
 
 
 def section(fr: str, en: str, *parts: str) -> str:
@@ -127,12 +159,14 @@ nav label { border: 1px solid var(--line); border-radius: 99px; padding: .1rem .
 .sign { color: var(--soft); font-size: 1.2rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
+table.narrow { width: auto; min-width: 55%; max-width: 100%; }
 th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; overflow-wrap: anywhere; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; min-width: 9rem; overflow-wrap: anywhere; }
 th { color: var(--soft); font-weight: 600; font-size: .85rem; }
 code { font: .85em ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
+td:last-child > code { font-size: .76em; } td:first-child > code { margin-right: .8em; }
 .good { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; }
-svg { display: block; width: 100%; height: auto; max-width: 52rem; overflow: visible; }
+svg { display: block; width: 100%; height: auto; max-width: 52rem; min-width: 36rem; }
 svg text { fill: var(--ink); font: 13px system-ui, "Segoe UI", Roboto, sans-serif; }
 svg .soft { fill: var(--soft); font-size: 12px; } svg .grid { stroke: var(--line); } svg .axis { stroke: var(--quiet); }
 .train { fill: var(--train); } .validation { fill: var(--validation); } .test { fill: var(--test); } .only { fill: var(--train); }

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
+from llmft.prepare.reporting import names
+from llmft.prepare.reporting.calls_section import labels_section, lengths_section
 from llmft.prepare.reporting.card import data_card
-from llmft.prepare.reporting.counts import NONE, SPLITS, UNKNOWN, WORDS_BIN
-from llmft.prepare.reporting.document import both, document, note, number, safe, section, share, table
-from llmft.prepare.reporting.plots import Words, bars, histogram, legend, quantile
+from llmft.prepare.reporting.counts import NONE, SPLITS
+from llmft.prepare.reporting.document import Words, both, counts_table, document, note, number, safe, section, share, table
+from llmft.prepare.reporting.french import in_french
+from llmft.prepare.reporting.names import CALLS, ROWS
+from llmft.prepare.reporting.plots import bars
+from llmft.prepare.reporting.privacy_section import privacy_section
 from llmft.prepare.reporting.report import Report, write_report
 from llmft.run import write_text
-from llmft.vocabulary import UNDECIDED, specialties, urgencies
-
-SPLIT_NAMES: dict[str, Words] = {
-    "train": ("entraînement", "training"),
-    "validation": ("validation", "validation"),
-    "test": ("test", "test"),
-}
-WITHOUT_LABEL: Words = ("sans étiquette", "without label")
-URGENCY_NAMES: dict[str, Words] = {  # short enough to stand beside a bar
-    "U1": ("U1 · urgence vitale", "U1 · life-threatening"),
-    "U2": ("U2 · dans la journée", "U2 · within a day"),
-    "U3": ("U3 · sur rendez-vous", "U3 · appointment"),
-    "U4": ("U4 · conseil", "U4 · advice"),
-    UNDECIDED: ("à décider par un humain", "for a human to decide"),
-    UNKNOWN: WITHOUT_LABEL,
-}
-CALLS: Words = ("appels", "calls")
 
 
 def write_reports(folder: Path, name: str, report: Report) -> None:
@@ -40,15 +27,70 @@ def write_reports(folder: Path, name: str, report: Report) -> None:
 def page(name: str, report: Report) -> str:
     """The whole page of the set called ``name``."""
     parts = (
+        _lead(),
+        _look_at(report),
         _rows(report),
         _splits(report),
-        _labels(report),
-        _lengths(report),
-        _deidentification(report),
-        _notes(report),
+        labels_section(report),
+        lengths_section(report),
+        privacy_section(report),
         _sources(report),
     )
     return document(f"Données préparées : {name}", f"Prepared data: {name}", "".join(parts))
+
+
+def _lead() -> str:
+    return note(
+        "Ce que llmft a fait des appels qu'on lui a donnés, pour qu'on puisse entraîner un assistant de tri avec eux. "
+        "Aucune parole d'appel n'est montrée ici, et la page n'envoie rien.",
+        "What llmft has made of the calls that it was given, so that a triage assistant can be trained on them. "
+        "No word of any call is shown here, and the page sends nothing.",
+    )
+
+
+def _look_at(report: Report) -> str:
+    """What a person has to know or decide before training; first, because it is what the page is opened for."""
+    warnings = [*((in_french(warning), warning) for warning in report.warnings), *_too_long(report), *_unlawful(report)]
+    parts = [f'<p class="warning">{both(*map(_sentence, words))}</p>' for words in warnings]
+    found = report.check_warnings
+    parts.append(counts_table(("Lignes gardées où quelque chose ne va pas (voir warnings.jsonl)",
+                               "Rows kept although something does not fit (see warnings.jsonl)"), found, ROWS))  # fmt: skip
+    if report.guessed:
+        parts.append(f"<h3>{both('Ce qui a été deviné, à confirmer', 'What was guessed, to be confirmed')}</h3>")
+        parts.append(f"<ul>{''.join(f'<li>{safe(guess)}</li>' for guess in report.guessed)}</ul>")
+    return section("À regarder avant d'entraîner", "To look at before training", *parts) if any(parts) else ""
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def _too_long(report: Report) -> list[Words]:
+    """Calls that the recipe's training would not take whole."""
+    above, limit = (int(report.tokens_by.get(name) or 0) for name in ("above", "limit"))
+    if not above:
+        return []
+    return [
+        (
+            f"{number(above)} appels dépassent les {number(limit)} tokens que prend la recette (train.max_tokens)",
+            f"{number(above)} calls are longer than the {number(limit)} tokens that the recipe takes (train.max_tokens)",
+        )
+    ]
+
+
+def _unlawful(report: Report) -> list[Words]:
+    """Real calls whose lawful basis nobody has recorded."""
+    real, without = report.origins.get("real", 0), report.consents.get(NONE, 0)
+    if not real or not without:
+        return []
+    return [
+        (
+            f"{number(without)} appels n'indiquent aucune base légale, et {number(real)} appels du jeu sont réels : ce sont des "
+            "données de santé (RGPD art. 9). Notez la base de chacun dans son champ consent.",
+            f"{number(without)} calls name no lawful basis, and {number(real)} calls of the set are real: they are health data "
+            "(GDPR art. 9). Record the basis of each in its field consent.",
+        )
+    ]
 
 
 def _rows(report: Report) -> str:
@@ -62,18 +104,14 @@ def _rows(report: Report) -> str:
     tiles = _tile(report.rows_in, ("lignes lues", "rows in"))
     for sign, (_, words, count) in zip("=+++", kinds, strict=True):
         tiles += f'<span class="sign">{sign}</span>{_tile(count, words)}'
-    picture = bars([(words, {css: count}) for css, words, count in kinds], ("lignes", "rows"))
-    reasons = "".join(
-        _counts_table(title, counts)
-        for title, counts in (
-            (("Pourquoi en quarantaine", "Why quarantined"), report.quarantine_reasons),
-            (("Pourquoi refusées", "Why refused"), report.refusal_reasons),
-            (("Doublons", "Duplicates"), report.duplicate_kinds),
-        )
-        if counts
-    )
     return section(
-        "Chaque ligne est comptée", "Every row is accounted for", f'<div class="tiles">{tiles}</div>', picture, reasons
+        "Chaque ligne est comptée",
+        "Every row is accounted for",
+        f'<div class="tiles">{tiles}</div>',
+        bars([(words, {css: count}) for css, words, count in kinds], ROWS) if report.rows_out < report.rows_in else "",
+        counts_table(("Pourquoi en quarantaine", "Why quarantined"), report.quarantine_reasons, ROWS),
+        counts_table(("Pourquoi refusées", "Why refused"), report.refusal_reasons, ROWS),
+        counts_table(("Doublons", "Duplicates"), report.duplicate_kinds, ROWS),
     )
 
 
@@ -81,16 +119,11 @@ def _tile(count: int, words: Words) -> str:
     return f'<div class="tile"><b>{number(count)}</b>{both(*words)}</div>'
 
 
-def _counts_table(title: Words, counts: Mapping[str, int]) -> str:
-    rows = [(safe(name), number(count)) for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
-    return f"<h3>{both(*title)}</h3>{table(['', both('lignes', 'rows')], rows)}"
-
-
 def _splits(report: Report) -> str:
     urgencies_of = report.by_split["urgencies"]
     rows = [
         (
-            both(*SPLIT_NAMES[split]),
+            both(*names.SPLITS[split]),
             number(report.splits[split]),
             share(report.splits[split], report.rows_out),
             number(urgencies_of[split].get("U1", 0)),
@@ -100,144 +133,50 @@ def _splits(report: Report) -> str:
     ]
     head = ["", both(*CALLS), both("part", "share"), both("urgences vitales (U1)", "emergencies (U1)")]
     head.append(both("sans bloc de tri", "without triage block"))
-    how = note(
-        f"Répartis par « {report.split_by} », graine {report.seed}, {report.families} familles.",
-        f"Split by “{report.split_by}”, seed {report.seed}, {report.families} families.",
+    block = note(
+        "Le bloc de tri est la réponse structurée (JSON) qui termine un appel : sans elle, l'appel n'apprend pas à trier.",
+        "The triage block is the structured answer (JSON) that ends a call: without it a call does not teach triage.",
     )
-    return section("Répartition", "Splits", table(head, rows), how, _leaks(report))
+    missing = block if any(report.without_triage.values()) else ""
+    return section("Répartition", "Splits", table(head, rows), missing, note(*_how(report)), _leaks(report))
+
+
+def _how(report: Report) -> Words:
+    """What decided who stands where."""
+    families = number(report.families)
+    if report.split_by == "record":
+        return (
+            f"Chaque ligne nommait déjà sa partie, qui a été suivie. {families} scénarios (familles).",
+            f"Each row named its split already, and it was followed. {families} scenarios (families).",
+        )
+    fr, en = (
+        f"Par patient et par scénario : tout ce qui se tient est du même côté ({families} groupes, graine {report.seed}).",
+        f"By patient and by scenario: what hangs together is on one side ({families} groups, seed {report.seed}).",
+    )
+    if report.recent_from:
+        fr += f" Le test contient les groupes avec un appel récent, à partir du {report.recent_from}."
+        en += f" The test set holds the groups with a recent call, from {report.recent_from} on."
+    else:
+        fr += " Aucune date n'a décidé : tous les appels n'en ont pas, ou trop ont la même."
+        en += " No date decided: not all calls have one, or too many share it."
+    return fr, en
 
 
 def _leaks(report: Report) -> str:
     """One line a check: does anything stand on both sides of a split."""
+    title = f"<h3>{both('Rien de commun entre les parties ?', 'Nothing shared between the splits?')}</h3>"
     if not report.leaks:
-        return note("Aucun contrôle de fuite n'a été fait.", "No leak check was made.")
+        return title + note("Aucun contrôle n'a été fait.", "No check was made.")
     rows = [
         (
-            safe(check),
-            f'<span class="good">✓ {both("aucune fuite", "no leak")}</span>'
+            both(*names.CHECKS.get(check, (check, check))),
+            f'<span class="good">✓ {both("jamais dans deux parties", "never in two splits")}</span>'
             if not crossing
-            else f'<span class="bad">✗ {number(crossing)} {both("à cheval", "crossing")}</span>',
+            else f'<span class="bad">✗ {number(crossing)} {both("dans plusieurs parties", "in more than one split")}</span>',
         )
         for check, crossing in report.leaks.items()
     ]
-    return f"<h3>{both('Contrôles de fuite entre parties', 'Leak checks between splits')}</h3>{table(['', ''], rows)}"
-
-
-def _labels(report: Report) -> str:
-    known = legend([(split, SPLIT_NAMES[split]) for split in SPLITS])
-    names = specialties()
-    urgency_rows = [
-        (URGENCY_NAMES.get(level, (level, level)), _stack(report, "urgencies", level))
-        for level in (*urgencies(), UNKNOWN)
-        if report.urgencies.get(level)
-    ]
-    specialty_rows = [
-        ((names[name].fr, names[name].en) if name in names else WITHOUT_LABEL, _stack(report, "specialties", name))
-        for name, _ in sorted(report.specialties.items(), key=lambda item: (-item[1], item[0]))
-    ]
-    parts = [
-        known,
-        f"<h3>{both('Urgence', 'Urgency')}</h3>",
-        bars(urgency_rows, CALLS),
-        f"<h3>{both('Spécialité', 'Specialty')}</h3>",
-        bars(specialty_rows, CALLS),
-        _counts_table(("Origine de l'étiquette", "Where the label comes from"), report.confidences),
-        _counts_table(("Langue", "Language"), report.languages),
-    ]
-    if report.agreement:
-        kappas = [(safe(label), f"{value:.2f}") for label, value in sorted(report.agreement.items())]
-        parts.append(f"<h3>{both('Accord entre deux annotateurs', 'Agreement of two annotators')}</h3>")
-        parts.append(table(["", "κ (Cohen)"], kappas))
-    return section("Étiquettes", "Labels", *parts)
-
-
-def _stack(report: Report, kind: str, value: str) -> dict[str, int]:
-    return {split: report.by_split[kind][split].get(value, 0) for split in SPLITS}
-
-
-def _lengths(report: Report) -> str:
-    middle, long = quantile(report.turns, 0.5), quantile(report.turns, 0.95)
-    words = quantile(report.words, 0.5), quantile(report.words, 0.95)
-    return section(
-        "Longueur des appels",
-        "Length of the calls",
-        histogram(report.turns, 1, ("tours de parole par appel", "turns a call"), CALLS),
-        note(f"Médiane {middle} ; 95 % ont au plus {long}.", f"Median {middle}; 95 % have at most {long}."),
-        histogram(report.words, WORDS_BIN, (f"mots par appel (par {WORDS_BIN})", f"words a call (bins of {WORDS_BIN})"), CALLS),
-        note(
-            f"Médiane environ {words[0]} mots ; 95 % en ont moins de {words[1] + WORDS_BIN}.",
-            f"Median about {words[0]} words; 95 % have fewer than {words[1] + WORDS_BIN}.",
-        ),
-    )
-
-
-def _deidentification(report: Report) -> str:
-    replaced = sum(report.placeholders.values())
-    done = report.deidentified.get("done", 0)
-    parts = [
-        f"<p>{both(*_replaced(report, done, replaced))}</p>",
-        *_bars_of(report.placeholders, ("par type", "by type")),
-        *_bars_of(report.layers, ("par couche", "by layer")),
-        _recall(report),
-        _audit(report),
-    ]
-    return section("Dé-identification", "De-identification", *parts)
-
-
-def _replaced(report: Report, done: int, replaced: int) -> Words:
-    mean = f"{report.placeholders_per_dialogue:.1f}"
-    return (
-        f"{number(done)} appels sur {number(report.rows_out)} dé-identifiés ; {number(replaced)} mentions remplacées, "
-        f"{mean} par appel.",
-        f"{number(done)} of {number(report.rows_out)} calls de-identified; {number(replaced)} mentions replaced, {mean} a call.",
-    )
-
-
-def _bars_of(counts: Mapping[str, int], title: Words) -> list[str]:
-    if not counts:
-        return []
-    rows = [((name, name), {"only": count}) for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
-    return [f"<h3>{both(*title)}</h3>", bars(rows, ("mentions remplacées", "mentions replaced"))]
-
-
-def _recall(report: Report) -> str:
-    if not report.recall:
-        return note("Le rappel n'a pas été mesuré sur ce jeu.", "Recall was not measured on this set.")
-    rows = [
-        (safe(name), number(entry["planted"]), number(entry["found"]), share(entry["found"], entry["planted"]))
-        for name, entry in sorted(report.recall.items())
-    ]
-    head = ["", both("plantées", "planted"), both("trouvées", "found"), both("rappel", "recall")]
-    return (
-        f"<h3>{both('Données personnelles plantées, retrouvées', 'Planted personal data, found again')}</h3>{table(head, rows)}"
-    )
-
-
-def _audit(report: Report) -> str:
-    audit = report.audit
-    if audit is None:
-        return note("Aucun audit humain n'a été signé.", "No human audit has been signed.")
-    leaks, reviewed, bound = len(audit["leaks"]), audit["reviewed"], 100 * audit["leak_bound"]
-    return (
-        f"<h3>{both('Audit humain', 'Human audit')}</h3><p>"
-        + both(
-            f"{leaks} appel(s) avec une fuite sur {reviewed} relus : au plus {bound:.2f} % (borne à 95 %). "
-            f"Signé : {audit['signed_by']}, {audit['signed_on']}.",
-            f"{leaks} call(s) with a leak among {reviewed} read: at most {bound:.2f} % (95 % bound). "
-            f"Signed: {audit['signed_by']}, {audit['signed_on']}.",
-        )
-        + "</p>"
-    )
-
-
-def _notes(report: Report) -> str:
-    if not report.warnings and not report.guessed:
-        return ""
-    parts = [f'<p class="warning">{safe(warning)}</p>' for warning in report.warnings]
-    if report.guessed:
-        parts.append(f"<h3>{both('Ce qui a été deviné, à confirmer', 'What was guessed, to be confirmed')}</h3>")
-        parts.append(f"<ul>{''.join(f'<li>{safe(guess)}</li>' for guess in report.guessed)}</ul>")
-    return section("À savoir", "Good to know", *parts)
+    return title + table(["", ""], rows, narrow=True)
 
 
 def _sources(report: Report) -> str:
@@ -246,9 +185,16 @@ def _sources(report: Report) -> str:
         for source in report.sources
     ]
     head = [both("fichier", "file"), both("forme", "form"), both("lignes", "rows"), both("quarantaine", "quarantined")]
-    files = [(f"<code>{safe(name)}</code>", f"<code>{safe(digest)}</code>") for name, digest in report.files.items()]
-    basis = {(name if name != NONE else "–"): count for name, count in report.consents.items()}
-    parts = [table(head, rows), _counts_table(("Base légale", "Lawful basis"), basis)]
-    parts += [_counts_table(("Licence", "Licence"), report.licenses), _counts_table(("Nature", "Nature"), report.origins)]
-    parts.append(f"<h3>{both('Fichiers écrits', 'Files written')}</h3>{table(['', 'sha256'], files)}")
-    return section("Sources et fichiers", "Sources and files", *parts)
+    files = [
+        (f"<code>{safe(name)}</code>{both(*names.FILES.get(name, ('', '')))}", f"<code>{safe(digest)}</code>")
+        for name, digest in report.files.items()
+    ]
+    return section(
+        "Sources et fichiers",
+        "Sources and files",
+        table(head, rows),
+        counts_table(("Nature des appels", "Nature of the calls"), report.origins, CALLS, names.ORIGINS),
+        counts_table(("Base légale", "Lawful basis"), report.consents, CALLS, names.BASES),
+        counts_table(("Licence", "Licence"), report.licenses, CALLS, names.BASES),
+        f"<h3>{both('Fichiers écrits', 'Files written')}</h3>{table(['', 'sha256'], files)}",
+    )

@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from llmft.prepare.reporting.counts import Pairs
-from llmft.prepare.reporting.document import number, safe
+from llmft.prepare.reporting.document import Words, number, safe
 
-Words = tuple[str, str]  # French, English
 WIDTH, LABELS, ROW = 760, 250, 26  # pixels: of the picture, of the names at its left, of a bar with its gap
 RIGHT = 70  # pixels left free for the number after a bar
 PLOT_HEIGHT, MOST_BARS = 190, 40
@@ -128,4 +127,5 @@ def _text(x: float, y: float, words: Words, anchor: str, name: str = "", transfo
 
 def _picture(height: float, words: Words, drawn: Sequence[str]) -> str:
     label = safe(" · ".join(words))
-    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{label}">{"".join(drawn)}</svg>'
+    svg = f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{label}">{"".join(drawn)}</svg>'
+    return f'<div class="wide">{svg}</div>'

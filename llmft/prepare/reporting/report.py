@@ -10,14 +10,16 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from llmft.errors import DialogueError
-from llmft.prepare.reporting.counts import SPLITS, Counts, Pairs
+from llmft.prepare.reporting.counts import CHARACTERS_A_TOKEN, SPLITS, TOKENS_A_TURN, Counts, Pairs
 from llmft.run import write_json
 
 ENOUGH_EMERGENCIES = 150  # in a test set, before its emergency recall can be claimed within a few points
+ESTIMATE = f"{CHARACTERS_A_TOKEN} characters a token, {TOKENS_A_TURN} tokens a turn"
 ERASED = "erased"  # the reason of rows refused because a person asked for it
 
 
@@ -57,9 +59,15 @@ class Report:
     warnings: tuple[str, ...]
     files: dict[str, str]  # name ─▶ sha256
     recall: dict[str, dict[str, int]] = field(default_factory=dict)  # planted type ─▶ {"planted": n, "found": n}
-    agreement: dict[str, float] = field(default_factory=dict)  # label ─▶ Cohen's kappa of two annotators
+    agreement: dict[str, dict[str, Any]] = field(default_factory=dict)  # label ─▶ {"calls", "same", "kappa"} of two annotators
     audit: dict[str, Any] | None = None  # a signed audit sheet
     erasures: tuple[dict[str, Any], ...] = ()  # {"date", "rows"} a person who was removed
+    recent_from: str | None = None  # the test set is the calls from this day on; None: no date decided
+    check_warnings: dict[str, int] = field(default_factory=dict)  # what does not fit in rows that went out ─▶ how often
+    characters: Pairs = ()  # histogram: (lower edge of CHARACTERS_BIN characters, rows)
+    tokens: Pairs = ()  # histogram: (lower edge of TOKENS_BIN tokens, rows)
+    turns_dropped: dict[str, int] = field(default_factory=dict)  # of rows that went out: "trailing" a patient's, "system"
+    tokens_by: dict[str, Any] = field(default_factory=dict)  # {"rule"} of an estimate, or what has counted (token_lengths)
 
     @property
     def placeholders_per_dialogue(self) -> float:
@@ -79,15 +87,22 @@ def make_report(
     guessed: Iterable[str] = (),
     warnings: Iterable[str] = (),
     recall: Mapping[str, Mapping[str, int]] | None = None,
-    agreement: Mapping[str, float] | None = None,
+    agreement: Mapping[str, Mapping[str, Any]] | None = None,
+    audit: Mapping[str, Any] | None = None,
+    recent_from: date | None = None,
+    tokens: tuple[Pairs, Mapping[str, Any]] | None = None,
 ) -> Report:
     """The report of one preparation. Raises :class:`DialogueError` when the rows do not add up.
 
-    ``sources`` are {"path", "format", "sha256"}; the rows of each are added here.
+    ``sources`` are {"path", "format", "sha256"}; the rows of each are added here. ``tokens``, where a tokenizer
+    has counted them, take the place of the estimate.
     """
     emergencies = counts.total("urgency", "test", "U1")
+    counted = _counted(counts)
+    if tokens is not None:
+        counted |= {"tokens": tokens[0], "tokens_by": dict(tokens[1])}
     return Report(
-        **_counted(counts),
+        **counted,
         seed=seed,
         split_by=split_by,
         families=families,
@@ -97,7 +112,9 @@ def make_report(
         warnings=(*warnings, *few_emergencies(emergencies, counts.total("split", "test"))),
         files=dict(files),
         recall={name: dict(entry) for name, entry in (recall or {}).items()},
-        agreement=dict(agreement or {}),
+        agreement={name: dict(entry) for name, entry in (agreement or {}).items()},
+        audit=dict(audit) if audit else None,
+        recent_from=recent_from.isoformat() if recent_from else None,
     )
 
 
@@ -138,14 +155,14 @@ def read_report(path: Path) -> Report:
     """A report.json; raises :class:`DialogueError` when it is absent or of another form."""
     try:
         values = json.loads(path.read_text("utf-8"))
-        for name in ("turns", "words"):
-            values[name] = tuple((int(edge), int(rows)) for edge, rows in values[name])
+        for name in ("turns", "words", "characters", "tokens"):
+            values[name] = tuple((int(edge), int(rows)) for edge, rows in values.get(name, ()))
         for name in ("sources", "guessed", "warnings", "erasures"):
             values[name] = tuple(values[name])
         return Report(**values)
     except OSError as error:
         raise DialogueError(f"{path} cannot be read: {error.strerror}; make it with: llmft prepare") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DialogueError(f"{path} is no report of this version of llmft; run llmft prepare again") from error
 
 
@@ -188,6 +205,9 @@ def _of_kept(counts: Counts) -> dict[str, Any]:
         "without_triage": {split: counts.total("without triage", split) for split in SPLITS},
         "turns": counts.histogram("turns"),
         "words": counts.histogram("words"),
+        "characters": counts.histogram("characters"),
+        "tokens": counts.histogram("tokens"),
+        "tokens_by": {"rule": ESTIMATE},
         "deidentified": counts.of("deidentified"),
         "placeholders": counts.of("placeholder"),
         "layers": counts.of("layer"),
@@ -195,11 +215,13 @@ def _of_kept(counts: Counts) -> dict[str, Any]:
 
 
 def _of_dropped(counts: Counts) -> dict[str, Any]:
-    """Why the others did not."""
+    """Why the others did not, and what is to be looked at before it is believed."""
     return {
         "quarantine_reasons": counts.of("quarantine"),
         "refusal_reasons": counts.of("refusal"),
         "duplicate_kinds": counts.of("duplicate"),
+        "check_warnings": counts.of("warning"),
+        "turns_dropped": counts.of("turns dropped"),
     }
 
 

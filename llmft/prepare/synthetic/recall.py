@@ -6,20 +6,15 @@ leak depends on. Utterances without personal data must come out byte for byte.
 
 from __future__ import annotations
 
-import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 from llmft.deidentify.span import Roster, Span
-from llmft.deidentify.stage import deidentify
 from llmft.errors import DialogueError
 from llmft.knowledge import Lang
-from llmft.prepare.synthetic.plant import plant
-from llmft.prepare.synthetic.synthesize import synthesize
 
 GROUPS = {
     "names": frozenset({"NOM", "PRENOM", "MEDECIN"}),
@@ -61,6 +56,19 @@ class Count:
     replaced: int = 0
     missed: list[str] = field(default_factory=list)  # ids
 
+    def add(self, name: str, text: str, known: Sequence[Span], covered: Sequence[Span], *, unchanged: bool) -> None:
+        """One utterance: the personal data that it holds, and the characters that were replaced."""
+        kept = _kept(len(text), covered)
+        found = [span for span in known if not leaked(text, span, kept)]
+        self.total.update(span.label for span in known)
+        self.found.update(span.label for span in found)
+        self.replaced += len(covered)
+        self.useful += sum(any(s.start < g.end and g.start < s.end for g in known) for s in covered)
+        results, good = (self.whole, len(found) == len(known)) if known else (self.clean, unchanged)
+        results.append(good)
+        if not good:
+            self.missed.append(name)
+
     def recall(self, labels: Iterable[str] | None = None) -> float:
         """Share of the pieces with these labels (all of them by default) that were found."""
         wanted = set(self.total if labels is None else labels)
@@ -91,39 +99,8 @@ def count(samples: Iterable[Sample], clean: Callable[[Sample], Answer]) -> Count
     result = Count()
     for sample in samples:
         answer = clean(sample)
-        kept = _kept(len(sample.text), answer.spans)
-        found = [span for span in sample.spans if not leaked(sample.text, span, kept)]
-        result.total.update(span.label for span in sample.spans)
-        result.found.update(span.label for span in found)
-        result.replaced += len(answer.spans)
-        result.useful += sum(any(s.start < g.end and g.start < s.end for g in sample.spans) for s in answer.spans)
-        if sample.spans:
-            result.whole.append(len(found) == len(sample.spans))
-        else:
-            result.clean.append(answer.text == sample.text)
-        if not (result.whole if sample.spans else result.clean)[-1]:
-            result.missed.append(sample.id)
+        result.add(sample.id, sample.text, sample.spans, answer.spans, unchanged=answer.text == sample.text)
     return result
-
-
-@lru_cache
-def planted_recall(layers: tuple[str, ...], calls: int = 100, seed: int = 7) -> dict[str, dict[str, int]]:
-    """Label ─▶ how many planted pieces there were and how many the de-identifier covered, on ``calls`` synthetic calls.
-
-    The layers of our own are measured; an external recogniser is not called.
-    """
-    layers = tuple(layer for layer in layers if layer != "external")
-    planted: Counter[str] = Counter()
-    found: Counter[str] = Counter()
-    for dialogue in synthesize(calls, seed):
-        known = plant(dialogue, random.Random(dialogue.id))
-        done = deidentify(known.texts, dialogue.lang, known.roster, layers)
-        for text, spans, covered in zip(known.texts, known.spans, done.spans, strict=True):
-            kept = _kept(len(text), covered)
-            for span in spans:
-                planted[span.label] += 1
-                found[span.label] += not leaked(text, span, kept)
-    return {label: {"planted": count, "found": found[label]} for label, count in sorted(planted.items())}
 
 
 def _kept(length: int, spans: Iterable[Span]) -> list[bool]:

@@ -1,0 +1,136 @@
+"""A whole record of a call without personal data: its turns, the triage block, and every free text beside them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmft.deidentify.external import Recogniser
+from llmft.deidentify.identifiers import checksummed
+from llmft.deidentify.notes import head_of, notes_of, rewritten
+from llmft.deidentify.roster import find_roster
+from llmft.deidentify.span import Roster
+from llmft.deidentify.stage import ALL_LAYERS, LAYERS, Deidentified, deidentify, residual
+from llmft.deidentify.words import read
+from llmft.dialogue import Dialogue, EvidenceMention, Patient, Turn
+from llmft.vocabulary import placeholders
+
+VERSION = "2"  # of the layers, written into a dialogue's `deid`
+OLD = 90  # years; from here on an age says too much, and is written as this
+LEFT = "{} hit left after de-identification; look at this row"
+_TURNS_ALONE = frozenset(("1",))  # versions that left the notes as they were
+_NOTE_KEYS = frozenset(("status", "version", "mode", "audited", "residual_check"))
+_ID_LABELS = frozenset(("NOM", "PRENOM", "MEDECIN", "TEL", "EMAIL", "NIR", "IBAN"))  # other keys may well stand in an id
+
+
+@dataclass(frozen=True)
+class CleanRecord:
+    """A record with placeholders, what was replaced, and what was not."""
+
+    dialogue: Dialogue
+    counts: dict[str, int]  # label ─▶ mentions
+    left: tuple[tuple[str, str], ...]  # field, and "roster" or "identifier": anything here forbids the record
+
+
+def deidentify_record(
+    dialogue: Dialogue,
+    roster: Roster = Roster(),  # noqa: B008  frozen
+    layers: Sequence[str] = LAYERS,
+    external: Recogniser | None = None,
+) -> CleanRecord:
+    """``dialogue`` with placeholders in its turns and notes, the note of it in ``deid``, and the residual check.
+
+    Codes and ids stay. Evidence keeps its place in the words, or loses its span when they were replaced.
+    """
+    heads = [head_of(turn) for turn in dialogue.turns]
+    fields, notes = _notes(dialogue)
+    done = deidentify(heads, dialogue.lang, roster, layers, external, notes)
+    fresh = dict(zip(notes, done.notes, strict=True))
+    beside = dialogue if done.notes == notes else rewritten(dialogue, lambda _, text: fresh[text])
+    turns = tuple(_said(turn, number, heads[number], done) for number, turn in enumerate(beside.turns))
+    patient = capped(beside.patient)
+    update = {"turns": turns, "patient": patient, "deid": _note(dialogue.deid, done)}
+    if done.counts or patient is not beside.patient:
+        update["hash"] = None  # of words that are gone: who guesses them could prove it
+    left = _left(dialogue, done.texts, fields, done.notes, roster)
+    return CleanRecord(beside.model_copy(update=update), done.counts, left)
+
+
+def left_over(dialogue: Dialogue, roster: Roster) -> tuple[tuple[str, str], ...]:
+    """The residual check alone, of a record that was de-identified before."""
+    fields, notes = _notes(dialogue)
+    return _left(dialogue, [head_of(turn) for turn in dialogue.turns], fields, notes, roster)
+
+
+def _notes(dialogue: Dialogue) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The fields of the notes, and their texts."""
+    notes = notes_of(dialogue)
+    return tuple(field for field, _ in notes), tuple(text for _, text in notes)
+
+
+def _left(
+    dialogue: Dialogue, heads: Sequence[str], fields: Sequence[str], notes: Sequence[str], roster: Roster
+) -> tuple[tuple[str, str], ...]:
+    """What is certainly personal in heads, notes and ids: where, and "roster" or "identifier"."""
+    places = [*(f"turns[{number}].text" for number in range(len(heads))), *fields]
+    left = [(places[number], kind) for number, kind in residual(heads, roster, notes)]
+    return (*left, *_in_ids(dialogue, roster))
+
+
+def _in_ids(dialogue: Dialogue, roster: Roster) -> Iterator[tuple[str, str]]:
+    words = read((dialogue.id, dialogue.family_id))
+    for kind, spans in (("roster", find_roster(words, roster)), ("identifier", checksummed(words.text))):
+        for span in spans:
+            if span.label in _ID_LABELS:
+                yield ("id", "family_id")[words.text_number(span.start)], kind
+
+
+def is_done(dialogue: Dialogue) -> bool:
+    """Whether the record says that it was de-identified before, and not by a version of ours that read the turns alone."""
+    note = dialogue.deid or {}
+    return note.get("status") == "done" and note.get("version") not in _TURNS_ALONE
+
+
+def capped(patient: Patient) -> Patient:
+    """The patient with an age of at most ``OLD`` years."""
+    is_old = patient.age is not None and patient.age_unit == "y" and patient.age > OLD
+    return patient.model_copy(update={"age": OLD}) if is_old else patient
+
+
+def known_note(deid: dict[str, Any]) -> dict[str, Any]:
+    """An earlier ``deid`` without what is not ours: another tool may keep there who was replaced."""
+    kept: dict[str, Any] = {}
+    names = placeholders().union(ALL_LAYERS)
+    for key, value in deid.items():
+        if key in ("counts", "layers") and isinstance(value, dict):
+            kept[key] = {name: n for name, n in value.items() if name in names and isinstance(n, int)}
+        elif key in _NOTE_KEYS and isinstance(value, str | bool):
+            kept[key] = value
+    return kept
+
+
+def _note(before: dict[str, Any] | None, done: Deidentified) -> dict[str, Any]:
+    """What was replaced, earlier passes included."""
+    earlier = known_note(before) if before and before.get("status") == "done" else {}
+    counts = Counter(earlier.get("counts", {})) + Counter(done.counts)
+    layers = Counter(earlier.get("layers", {})) + Counter(done.layers)
+    note = {"status": "done", "version": VERSION, "mode": "placeholder", "counts": dict(sorted(counts.items()))}
+    in_order = {layer: layers[layer] for layer in ALL_LAYERS if layers[layer]}
+    return {**earlier, **note, "layers": in_order, "residual_check": "pass"}
+
+
+def _said(turn: Turn, number: int, head: str, done: Deidentified) -> Turn:
+    """The turn with the placeholders of its words; ``head`` is what it said, and what follows it is done already."""
+    if done.texts[number] == head:
+        return turn
+    evidence = tuple(_moved(mention, number, head, done) for mention in turn.evidence)
+    return turn.model_copy(update={"text": done.texts[number] + turn.text[len(head) :], "evidence": evidence})
+
+
+def _moved(mention: EvidenceMention, number: int, head: str, done: Deidentified) -> EvidenceMention:
+    if mention.span is None:
+        return mention
+    is_said = mention.span[1] <= len(head)  # not of the block or beyond it
+    return mention.model_copy(update={"span": done.moved(number, *mention.span) if is_said else None})

@@ -1,0 +1,131 @@
+"""Which words of a call may be the roster's: as written, short forms, in pieces, misheard by a letter, alike in sound."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from llmft.deidentify.known_names import MIN_FUZZY, MIN_LETTERS, Found
+from llmft.deidentify.lexicon import is_known, lexicon
+from llmft.deidentify.phonetics import consonants, sound
+from llmft.deidentify.roster_index import RosterIndex
+from llmft.deidentify.words import Words
+
+_MIN_PIECES = 6  # letters of a name that is heard as two words, neither of them right
+_ARTICLES = frozenset(("un", "une", "le", "la", "l", "du", "au", "ce", "cet", "cette", "the", "an"))  # before things
+
+
+class Hit(NamedTuple):
+    """Words ``first`` to ``last`` may be ``found``."""
+
+    first: int
+    last: int
+    found: Found
+    exact: bool = True  # said as the roster writes it, or as a form of it
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether they may as well be ordinary words."""
+        return all(one.doubtful for one in self.found)
+
+
+Hits = dict[int, Hit]  # by each of their words
+
+
+def find_hits(words: Words, index: RosterIndex) -> Hits:
+    """The words that may be names of the roster."""
+    function = lexicon().function
+    alike = {
+        word: found
+        for word in words.unique
+        if (found := index.exact.get(word) or (None if word in function else _misheard(word, index)))
+    }
+    hits: Hits = {}
+    telling = alike.keys() | (index.beginnings & words.unique)
+    for i in [i for i, word in enumerate(words.words) if word in telling]:
+        word = words.words[i]
+        if word in alike:
+            found, exact = alike[word], word in index.exact
+            if not exact and words.soft(i) and _is_thing(words.words[i - 1], word, found, index):
+                found = doubted(found)
+            hits[i] = Hit(i, i, found, exact)
+        elif i not in hits and (run := _in_pieces(words, i, index)):
+            hits.update(dict.fromkeys(range(run.first, run.last + 1), run))
+    for i in [i for i, word in enumerate(words.words) if word not in telling and word not in function and not is_known(word)]:
+        for first in (i - 1, i):
+            if run := _alike_in_pieces(words, first, index):
+                hits.update({k: run for k in (first, first + 1) if k not in hits or hits[k].doubtful})
+    return hits
+
+
+def _is_thing(before: str, word: str, found: Found, index: RosterIndex) -> bool:
+    """Whether an article makes a misheard name a thing: "une tronche", not "le guérec" for "Le Guerrec" or "the Pennocks"."""
+    if before == "the" and word.endswith("s"):
+        return False
+    return before in _ARTICLES and not any(one.person in index.short.get(before, ()) for one in found)
+
+
+def _in_pieces(words: Words, i: int, index: RosterIndex) -> Hit | None:
+    """A name that was heard as several words, letters among them: "du pont", "br e quet"."""
+    said, last = words.words[i], i
+    while said in index.beginnings and _goes_on(words, last):
+        last += 1
+        said += words.words[last]
+        if said in index.exact and len(said) >= MIN_FUZZY:
+            known = all(is_known(word) or len(word) == 1 for word in words.words[i : last + 1])
+            found = index.exact[said]
+            return Hit(i, last, doubted(found) if known else found)
+    return None
+
+
+def _goes_on(words: Words, i: int) -> bool:
+    """Whether the piece of a name at ``i`` goes on with the next word: one letter only after an apostrophe or another letter."""
+    if not words.soft(i + 1):
+        return False
+    return len(words.words[i]) > 1 or words.gaps[i + 1] == "'" or len(words.words[i + 1]) == 1
+
+
+def _alike_in_pieces(words: Words, i: int, index: RosterIndex) -> Hit | None:
+    """A name that was heard as two words and sounds like them: "ker vela", "du plessy"."""
+    if i < 0 or not words.soft(i + 1):
+        return None
+    said = words.words[i] + words.words[i + 1]
+    found = index.sounds.get(sound(said)) if len(said) >= _MIN_PIECES else None
+    return Hit(i, i + 1, found, False) if found else None
+
+
+def doubted(found: Found) -> Found:
+    """The same names, as words that may be ordinary."""
+    return tuple(one._replace(doubtful=True) for one in found)
+
+
+def same_name(word: str, index: RosterIndex) -> Found | None:
+    """The roster's names that ``word`` is, or is misheard for."""
+    return index.exact.get(word) or _misheard(word, index)
+
+
+def _misheard(word: str, index: RosterIndex) -> Found | None:
+    """The roster's names that ``word`` is but for one letter, or sounds like; an ordinary word is doubtful."""
+    if len(word) < MIN_LETTERS:
+        return None
+    known = is_known(word)
+    if not known and (close := _one_letter_off(word, index)):
+        return close
+    key = sound(word)
+    if found := index.sounds.get(key):
+        return doubted(found) if known else found
+    return None if known else index.consonants.get(consonants(key))
+
+
+def _one_letter_off(word: str, index: RosterIndex) -> Found | None:
+    close = {*index.heads.get(word[:2], ()), *index.tails.get(word[-2:], ())}
+    for candidate in sorted(close):
+        if abs(len(candidate) - len(word)) < 2 and is_one_letter_off(word, candidate):
+            return index.exact[candidate]
+    return None
+
+
+def is_one_letter_off(one: str, other: str) -> bool:
+    """Whether one letter changed, added or left out makes the words equal (equal words are too)."""
+    shorter, longer = sorted((one, other), key=len)
+    same = next((k for k, (a, b) in enumerate(zip(shorter, longer, strict=False)) if a != b), len(shorter))
+    return longer[same + 1 :] == (shorter[same:] if len(shorter) < len(longer) else shorter[same + 1 :])

@@ -1,0 +1,1 @@
+"""What adapters change, and the sum of base and adapters."""

@@ -1,0 +1,178 @@
+"""What the user's own dialogues say about an export: which columns matter, and into which base to merge.
+
+The model with its adapter reads calls that were de-identified for training. Forward hooks sum the squares of what
+enters each linear layer, which is the statistic of llama.cpp's imatrix tool. Validation calls give the loss of the
+adapter on the original weights and on those that QLoRA saw.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmft.errors import CheckpointError
+from llmft.export.adapters.merge import MergeBase
+from llmft.export.file.imatrix import Statistic
+from llmft.export.sources import Sources
+from llmft.prompt import IGNORE, Encoded
+
+WRAPPERS = re.compile(r"^base_model\.model\.|\.base_layer$|\.modules_to_save\.\w+$")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Statistics by tensor of the GGUF, and the mean loss a label in nats on each base (None: not measured)."""
+
+    statistics: dict[str, Statistic]
+    loss_original: float | None = None
+    loss_nf4: float | None = None
+
+    @property
+    def is_nf4_better(self) -> bool:
+        """Whether the adapter lost less on the weights that it was trained on."""
+        return self.loss_original is not None and self.loss_nf4 is not None and self.loss_nf4 < self.loss_original
+
+
+def calibrate(
+    sources: Sources, training: Sequence[Encoded], validation: Sequence[Encoded] = (), *, compare_nf4: bool = False
+) -> Calibration:
+    """Gather statistics on ``training`` rows, and with ``compare_nf4`` both losses on ``validation`` rows.
+
+    Raises CheckpointError when the model cannot be loaded, or needs more than one adapter.
+    """
+    with _loaded(sources) as model:
+        statistics = gather(model, sources, training)
+        if not compare_nf4 or not validation:
+            return Calibration(statistics)
+        original = mean_loss(model, validation)
+        _take_nf4(model, sources)
+        return Calibration(statistics, original, mean_loss(model, validation))
+
+
+@contextmanager
+def _loaded(sources: Sources) -> Iterator[Any]:
+    """Base with its unmerged adapter, in float32 on the CPU and bfloat16 on CUDA; freed at the end."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if len(sources.adapters) > 1 or any(adapter.share != 1 for adapter in sources.adapters):
+        raise CheckpointError(
+            "importance is gathered for one whole adapter; give a matrix of your own for several: --imatrix FILE"
+        )
+    on_gpu = torch.cuda.is_available()
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            sources.base.folder, dtype=torch.bfloat16 if on_gpu else torch.float32, trust_remote_code=False, use_safetensors=True
+        )
+        rows = sources.model.vocabulary_size
+        if model.get_input_embeddings().weight.shape[0] != rows:
+            model.resize_token_embeddings(rows, mean_resizing=False)
+        for adapter in sources.adapters:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, adapter.folder)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{sources.base.folder} cannot be run for calibration: {str(error).splitlines()[0]}") from error
+    try:
+        yield model.to("cuda:0" if on_gpu else "cpu").eval()
+    finally:
+        del model
+        gc.collect()
+
+
+def gather(model: Any, sources: Sources, rows: Sequence[Encoded]) -> dict[str, Statistic]:
+    """Sums of squared inputs of every linear layer that is a tensor of the file, by the tensor's name."""
+    import torch
+
+    wanted = _tensor_names(sources)
+    sums: dict[str, Any] = {}
+
+    def watch(names: list[str]) -> Callable[[Any, tuple[Any, ...]], None]:
+        def add(_: Any, inputs: tuple[Any, ...]) -> None:
+            squares = inputs[0].detach().double().square().reshape(-1, inputs[0].shape[-1]).sum(0)
+            for name in names:
+                sums[name] = sums[name] + squares if name in sums else squares
+
+        return add
+
+    hooks = [
+        module.register_forward_pre_hook(watch(wanted[plain]))
+        for title, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and (plain := plain_name(title)) in wanted
+    ]
+    tokens = 0
+    try:
+        with torch.inference_mode():
+            for row in rows:
+                model(torch.tensor([row.input_ids], device=model.device))
+                tokens += len(row.input_ids)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: Statistic(total.cpu().numpy().astype(np.float32), tokens) for name, total in sums.items()}
+
+
+def plain_name(title: str) -> str:
+    """A module's name in the base, without what PEFT wraps around it."""
+    while (shorter := WRAPPERS.sub("", title)) != title:
+        title = shorter
+    return title
+
+
+def _tensor_names(sources: Sources) -> dict[str, list[str]]:
+    """Module of the base ─▶ the tensors that are multiplied by its input; a tied head is the embedding's tensor."""
+    names: dict[str, list[str]] = {}
+    for tensor in sources.model.tensors:
+        is_matrix = len(tensor.shape) == 2 and tensor.name.startswith("blk.")
+        if is_matrix or tensor.name == "output.weight":
+            module = "lm_head" if tensor.name == "output.weight" else tensor.weight.removesuffix(".weight")
+            names.setdefault(module, []).append(tensor.name)
+    if not sources.model.has_output:
+        names["lm_head"] = ["token_embd.weight"]
+    return names
+
+
+def mean_loss(model: Any, rows: Sequence[Encoded]) -> float:
+    """Mean loss a label in nats."""
+    import torch
+
+    total, labels = 0.0, 0
+    with torch.inference_mode():
+        for row in rows:
+            targets = torch.tensor(row.labels[1:], device=model.device)
+            logits = model(torch.tensor([row.input_ids], device=model.device)).logits[0, :-1].float()
+            total += torch.nn.functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum").item()
+            labels += sum(label != IGNORE for label in row.labels[1:])
+    return total / max(1, labels)
+
+
+def _take_nf4(model: Any, sources: Sources) -> None:
+    """Replace the weights of the linear layers by what NF4 would have kept of them."""
+    import torch
+
+    into = MergeBase(is_nf4=True)
+    layers = {plain_name(title): module for title, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    with torch.no_grad():
+        for tensor in sources.model.tensors:
+            if tensor.stored is None or len(tensor.shape) != 2 or not tensor.name.startswith("blk."):
+                continue
+            weight = layers[tensor.weight.removesuffix(".weight")].weight
+            weight.copy_(torch.from_numpy(into.reader(tensor)(0, tensor.rows)))
+
+
+def even_sample(path: Path, count: int) -> list[Any]:
+    """``count`` dialogues taken evenly from a prepared split, empty when it is not there."""
+    from llmft.dialogue import Dialogue, scan_dialogues
+
+    if not path.is_file():
+        return []
+    dialogues = [parsed for parsed in scan_dialogues(path) if isinstance(parsed, Dialogue)]
+    step = max(1, len(dialogues) // count)
+    return dialogues[::step][:count]

@@ -1,0 +1,1 @@
+"""The GGUF itself: types, headers, kernels, the streaming pass."""

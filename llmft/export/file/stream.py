@@ -1,0 +1,138 @@
+"""The streaming pass: rows read once, merged, quantised for every file, and written in order.
+
+Workers hold a few chunks of rows at a time, so memory does not grow with the model.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from gguf import GGMLQuantizationType as Type
+
+from llmft.errors import CheckpointError
+from llmft.export.adapters.merge import merged_rows
+from llmft.export.base.checkpoint import Floats
+from llmft.export.base.layout import Tensor
+from llmft.export.file.header import ALIGNMENT, Plan, tensor_bytes
+from llmft.export.file.kernels import Bytes, quantize_rows
+from llmft.export.sources import Sources
+
+CHUNK_BYTES = 1 << 19  # float32 bytes of one unit of work: stays in a core's cache, and malloc keeps the pages
+FLOAT16_MAX = 65504.0
+WIDE = (Type.F32, Type.BF16, Type.Q8_0)  # types that hold numbers beyond float16
+
+
+@dataclass(frozen=True)
+class Done:
+    """One chunk of rows, ready to be written."""
+
+    number: int  # of its tensor
+    pieces: list[Bytes]  # one a file
+    weights: int
+    is_last: bool
+
+
+Work = Callable[[], Done]
+
+
+@dataclass
+class Output:
+    """The files of one quant while they are written, tensor by tensor."""
+
+    plan: Plan
+    files: list[BinaryIO]
+    current: str = ""
+    file: BinaryIO | None = None
+
+    def write(self, tensor: Tensor, piece: Bytes) -> None:
+        """Write the next bytes of ``tensor``."""
+        if tensor.name != self.current:
+            number = next(i for i, part in enumerate(self.plan.parts) if tensor.name in part.offsets)
+            self.file, self.current = self.files[number], tensor.name
+            self.file.seek(self.plan.parts[number].offsets[tensor.name])
+        assert self.file is not None
+        self.file.write(piece.data)
+
+    def end(self, tensor: Tensor) -> int:
+        """Fill up to where the next tensor starts; returns the bytes of this one."""
+        assert self.file is not None
+        size_bytes = tensor_bytes(tensor, self.plan.types[tensor.name])
+        pad(self.file, self.file.tell())
+        return size_bytes
+
+
+def pad(file: BinaryIO, size_bytes: int) -> None:
+    """Fill up after ``size_bytes`` so that the next tensor starts where GGUF wants it."""
+    file.write(bytes(-size_bytes % ALIGNMENT))
+
+
+def work_of(
+    sources: Sources, outputs: Sequence[Output], tensors: Sequence[Tensor], importance: Mapping[str, Floats]
+) -> Iterator[Work]:
+    """Units of work for all tensors, in the order of the file; a tensor's small matrices are read when its turn comes."""
+    for number, tensor in enumerate(tensors):
+        kinds = [output.plan.types[tensor.name] for output in outputs]
+        rows_of = merged_rows(tensor, sources.adapters, sources.merge_base)
+        weights = importance.get(tensor.name)
+        for start, stop in _chunks(tensor):
+            yield _chunk(number, tensor, kinds, rows_of, weights, start, stop)
+
+
+def _chunk(
+    number: int,
+    tensor: Tensor,
+    kinds: list[Type],
+    rows_of: Callable[[int, int], Floats],
+    weights: Floats | None,
+    start: int,
+    stop: int,
+) -> Work:
+    def work() -> Done:
+        rows = rows_of(start, stop)
+        _refuse_unusable(tensor, rows, kinds)
+        made = {kind: quantize_rows(rows, kind, weights) for kind in set(kinds)}
+        return Done(number, [made[kind] for kind in kinds], (stop - start) * tensor.columns, stop == tensor.rows)
+
+    return work
+
+
+def _chunks(tensor: Tensor) -> Iterator[tuple[int, int]]:
+    """Row ranges of about CHUNK_BYTES that never cut a head whose rows are reordered."""
+    step = max(1, CHUNK_BYTES // (4 * tensor.columns))
+    if tensor.head_order is not None:
+        head = len(tensor.head_order)
+        step = max(head, step // head * head)
+    for start in range(0, tensor.rows, step):
+        yield start, min(tensor.rows, start + step)
+
+
+def in_order(pool: ThreadPoolExecutor, work: Iterator[Work], most_in_flight: int) -> Iterator[Done]:
+    """Results in the order of ``work``; the bound on unwritten results is the bound on memory."""
+    waiting: deque[Future[Done]] = deque()
+    try:
+        for chunk in work:
+            waiting.append(pool.submit(chunk))
+            if len(waiting) >= most_in_flight:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _refuse_unusable(tensor: Tensor, rows: Floats, kinds: Sequence[Type]) -> None:
+    """Raise CheckpointError for NaN and infinity, which quantisation would turn into silent nonsense."""
+    highest = max(float(rows.max()), -float(rows.min()))  # both carry a NaN through
+    if not np.isfinite(highest):
+        raise CheckpointError(
+            f"{tensor.name!r} has a weight that is not a number or infinite, after base and adapter were added; "
+            "the training diverged or a file is damaged"
+        )
+    if highest > FLOAT16_MAX and not set(kinds) <= set(WIDE):
+        raise CheckpointError(f"{tensor.name!r} has a weight of {highest:.0f}, beyond float16; choose Q8_0 instead")

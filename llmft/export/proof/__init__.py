@@ -1,0 +1,1 @@
+"""What verify asks the runtimes, each in a process of its own."""

@@ -1,0 +1,109 @@
+"""A recipe's run to its files: calibrated on its own dialogues, in the quants that the recipe asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gguf import GGMLQuantizationType as Type
+
+from llmft.errors import ExportError
+from llmft.export.calibrate import Calibration, calibrate, even_sample
+from llmft.export.delivery import card
+from llmft.export.file.imatrix import read_imatrix, require_fit, write_imatrix
+from llmft.export.file.quants import FLOATS, Quant, parse_quant, parse_rules
+from llmft.export.sources import Sources, read_sources
+from llmft.export.writer import Options, write_files
+from llmft.recipe import Recipe
+
+IMATRIX = "imatrix.gguf"
+LONGEST_TOKENS = 2048  # of a call that is read for calibration
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a command line asks for beyond its recipe."""
+
+    quants: tuple[str, ...] | None = None
+    imatrix: Path | None = None  # instead of one gathered from the training calls
+    force: bool = False
+    part_bytes: int | None = None
+
+
+def export_run(recipe: Recipe, base_dir: Path, adapter_dir: Path, wishes: Wishes) -> list[Path]:
+    """Write ``export/<name>/<name>-<quant>.gguf`` for each quant, and what goes with them.
+
+    Quants that can use it are weighted by an importance matrix of the training calls, kept as ``imatrix.gguf``.
+    """
+    settings, folder = recipe.export, recipe.export_dir
+    kinds = list(dict.fromkeys(parse_quant(quant) for quant in wishes.quants or settings.quants))
+    paths = {kind: folder / f"{recipe.name}-{kind.name}.gguf" for kind in kinds}
+    existing = [path for path in paths.values() if path.exists()]
+    if existing and not wishes.force:  # said before the calls are read, not after
+        raise ExportError(f"{existing[0]} exists already; delete it, choose another name, or overwrite it with --force")
+    sources = read_sources(base_dir, [adapter_dir], into_nf4=settings.merge_base == "nf4")
+    calibration = _calibrated(recipe, sources, kinds, wishes)
+    if settings.merge_base == "better" and calibration is not None and calibration.is_nf4_better:
+        sources = read_sources(base_dir, [adapter_dir], into_nf4=True)
+    options = Options(
+        rules=parse_rules(f"{pattern}={kind}" for pattern, kind in settings.mix.items()),
+        importance=_importance(folder, sources, calibration, wishes),
+        part_bytes=wishes.part_bytes,
+        force=wishes.force,
+    )
+    written = write_files(sources, paths, recipe.name, options)
+    card.write_companions(sources, folder, recipe.name, written, recipe.data.system or "", losses=_losses(calibration))
+    return [path for group in written.values() for path in group]
+
+
+def _calibrated(recipe: Recipe, sources: Sources, kinds: Sequence[Quant], wishes: Wishes) -> Calibration | None:
+    """Statistics of the training calls where a quant can use them, losses where two bases are in question."""
+    wants_matrix = wishes.imatrix is None and recipe.export.calibration_dialogues > 0 and any(map(uses_importance, kinds))
+    compares = recipe.export.merge_base == "better"
+    if not wants_matrix and not compares:
+        return None
+    count = max(1, recipe.export.calibration_dialogues)
+    prepared = Path(recipe.data.folder)
+    training = _encoded(recipe, sources, prepared / "train.jsonl", count if wants_matrix else 0)
+    validation = _encoded(recipe, sources, prepared / "validation.jsonl", count if compares else 0)
+    if not training and not validation:
+        return None
+    return calibrate(sources, training, validation, compare_nf4=compares)
+
+
+def uses_importance(quant: Quant) -> bool:
+    """Whether weights of columns change any byte of such a file."""
+    return quant.bulk not in (*FLOATS, Type.Q8_0)
+
+
+def _encoded(recipe: Recipe, sources: Sources, path: Path, count: int) -> list[Any]:
+    """Calls as token ids and labels, as training saw them."""
+    if count == 0:
+        return []
+    from transformers import AutoTokenizer
+
+    from llmft.prompt import encode
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(sources.tokenizer_dir)
+    rows = (encode(dialogue, tokenizer, recipe.data.system) for dialogue in even_sample(path, count))
+    return [row for row in rows if len(row.input_ids) <= LONGEST_TOKENS]
+
+
+def _importance(folder: Path, sources: Sources, calibration: Calibration | None, wishes: Wishes) -> dict[str, Any]:
+    """Of the user's matrix, or of one that is written for llama-quantize to use as well."""
+    if wishes.imatrix is not None:
+        means = read_imatrix(wishes.imatrix)
+        require_fit(means, sources.model)
+        return means
+    if calibration is None or not calibration.statistics:
+        return {}
+    write_imatrix(folder / IMATRIX, calibration.statistics, "de-identified training calls")
+    return read_imatrix(folder / IMATRIX)
+
+
+def _losses(calibration: Calibration | None) -> dict[str, float]:
+    if calibration is None or calibration.loss_original is None or calibration.loss_nf4 is None:
+        return {}
+    return {"original weights": calibration.loss_original, "dequantised NF4": calibration.loss_nf4}

@@ -1,0 +1,60 @@
+"""The one reading of a text that all layers share."""
+
+from __future__ import annotations
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmft.deidentify.numbers import pieces_by_end, pieces_by_start, stretches
+from llmft.deidentify.tokens import has_digit, lowered, matches_at, starts_of, tokens, words
+from llmft.deidentify.words import fold, read
+
+SPEECH = st.lists(
+    st.sampled_from(
+        ["né", "ne", "12", "06", "l'été", "O’Neil", "vingt", "trois", "ŒUVRE", "İzmir", "٣", "a1b", "\n", " ", "-", "., "]
+    )
+    | st.text(max_size=4),
+    max_size=30,
+).map("".join)
+
+
+@given(SPEECH)
+def test_tokens_and_gaps_are_the_whole_text(text):
+    known = tokens(text)
+    parts = [part for gap, word in zip(known.gaps, known.words, strict=False) for part in (gap, word)]
+    assert "".join([*parts, known.gaps[-1]]) == known.lower == lowered(text)
+    assert len(known.lower) == len(text)
+    assert all(known.lower.startswith(word, start) for word, start in zip(known.words, known.starts, strict=True))
+    assert words(text) == frozenset(known.words)
+    assert has_digit(text) == (re.search(r"\d", known.lower) is not None and any(map(str.isdecimal, known.words)))
+
+
+@given(SPEECH)
+def test_words_stand_where_the_text_has_them_and_numbers_are_between(text):
+    said = read((text,))
+    assert len(said.gaps) == len(said.words) + 1
+    folded = fold(said.text)
+    assert all(folded.startswith(word, start) for word, start in zip(said.words, said.starts, strict=True))
+    assert not any(word.isdecimal() for word in said.words)
+    assert said.letters == [i for i, word in enumerate(said.words) if len(word) == 1 and word.isascii()]
+
+
+@given(SPEECH)
+def test_pieces_are_found_by_both_ends(text):
+    pieces = [piece for row in stretches(text) for piece in row]
+    assert list(pieces_by_start(text).values()) == pieces == list(pieces_by_end(text).values())
+    assert all(text[piece.start : piece.end] for piece in pieces)
+
+
+@given(st.text(alphabet="ab 1", max_size=30))
+def test_matches_at_every_place_are_those_of_finditer(text):
+    pattern = re.compile("a+b?1?")
+    found = [match.span() for match in matches_at(pattern, text, range(len(text)))]
+    assert found == [match.span() for match in pattern.finditer(text)]
+
+
+def test_words_are_found_with_their_accents():
+    assert starts_of("né hier, il ne dort pas", frozenset(("né", "pas"))) == [0, 20]
+    assert starts_of("il ne dort", frozenset(("né",))) == []

@@ -1,0 +1,215 @@
+"""Run with: pytest tests/test_export_importance.py"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import tiny_export
+from gguf import GGUFReader
+from test_export_quantize import differing, quantize_with_llama_cpp
+from tiny import tiny_prepared
+
+from llmft import settings
+from llmft.dialogue import read_dialogues
+from llmft.errors import CheckpointError
+from llmft.export.calibrate import calibrate, even_sample, mean_loss, plain_name
+from llmft.export.file.imatrix import Statistic, read_imatrix, require_fit, write_imatrix
+from llmft.export.file.quants import QUANTS
+from llmft.export.sources import read_sources
+from llmft.export.stage import Wishes, export_run, uses_importance
+from llmft.export.writer import Options, write_files
+from llmft.prompt import Encoded
+from llmft.recipe import load_recipe
+
+ROWS = [Encoded("a", [5, 300, 17, 42, 600, 8], [-100, -100, 17, 42, 600, 8]), Encoded("b", [1, 77, 500], [-100, 77, 500])]
+
+
+@pytest.fixture(scope="module", params=["llama-2", "qwen-2.5", "phi-3", "gpt-j"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("pair")
+    base = tiny_export.save_zoo_base(folder / "base", request.param)
+    return base, tiny_export.save_adapter_of(folder / "adapter", base)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("llama")
+    base = tiny_export.save_zoo_base(folder / "base", "llama-2")
+    return base, tiny_export.save_adapter_of(folder / "adapter", base)
+
+
+def adapted(base: Path, adapter: Path) -> Any:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter).eval()
+
+
+def test_statistics_are_the_squares_of_what_enters_each_layer(pair: tuple[Path, Path]) -> None:
+    import torch
+
+    sources = read_sources(pair[0], [pair[1]])
+    found = calibrate(sources, ROWS).statistics
+    matrices = {t.name for t in sources.model.tensors if t.name.startswith("blk.") and len(t.shape) == 2}
+    head = "output.weight" if sources.model.has_output else "token_embd.weight"
+    assert set(found) == matrices | {head}
+    assert {statistic.count for statistic in found.values()} == {9}
+    model = adapted(*pair)
+    first: Any = 0
+    last: Any = 0
+    with torch.inference_mode():
+        for row in ROWS:
+            states = model(torch.tensor([row.input_ids]), output_hidden_states=True).hidden_states
+            layer = next(m for n, m in model.named_modules() if n.endswith(("layers.0.input_layernorm", "h.0.ln_1")))
+            first = first + layer(states[0]).double().square().sum((0, 1))
+            last = last + states[-1].double().square().sum((0, 1))  # after the last norm
+    entering = "blk.0.attn_qkv.weight" if "blk.0.attn_qkv.weight" in found else "blk.0.attn_q.weight"
+    assert np.allclose(found[entering].squares, first.numpy(), rtol=1e-5)
+    assert np.allclose(found[head].squares, last.numpy(), rtol=1e-5)
+
+
+def test_file_reads_back_and_weighs_bytes_as_llama_cpp_does(llama: tuple[Path, Path], tmp_path: Path) -> None:
+    sources = read_sources(llama[0], [llama[1]])
+    statistics = calibrate(sources, ROWS).statistics
+    write_imatrix(tmp_path / "imatrix.gguf", statistics, "calls")
+    means = read_imatrix(tmp_path / "imatrix.gguf")
+    assert set(means) == set(statistics)
+    assert all(np.array_equal(means[name], statistics[name].squares / np.float32(9)) for name in means)
+    reader = GGUFReader(tmp_path / "imatrix.gguf")
+    kept = {key: reader.get_field(key).contents() for key in ("general.type", "imatrix.datasets", "imatrix.chunk_count")}  # type: ignore[union-attr]
+    assert kept == {"general.type": "imatrix", "imatrix.datasets": ["calls"], "imatrix.chunk_count": 1}
+    options = Options(threads=1, importance=means)
+    paths = {QUANTS[name]: tmp_path / f"{name}.gguf" for name in ("Q4_0", "Q4_K_M")}
+    write_files(sources, {QUANTS["F32"]: tmp_path / "F32.gguf", **paths}, "m", options)
+    plain = write_files(sources, {QUANTS["Q4_0"]: tmp_path / "plain.gguf"}, "m", Options(threads=1))[QUANTS["Q4_0"]][0]
+    for quant, path in paths.items():
+        quantize_with_llama_cpp(tmp_path / "F32.gguf", tmp_path / "theirs.gguf", int(quant.file_type), importance=means)
+        assert differing(path, tmp_path / "theirs.gguf") == []
+    assert differing(paths[QUANTS["Q4_0"]], plain)
+
+
+def legacy(entries: dict[str, tuple[int, list[float]]]) -> bytes:
+    """The form that llama.cpp wrote until 2025, from its description."""
+    data = struct.pack("<i", len(entries))
+    for name, (calls, values) in entries.items():
+        data += struct.pack("<i", len(name)) + name.encode() + struct.pack("<ii", calls, len(values))
+        data += np.asarray(values, "<f4").tobytes()
+    return data + struct.pack("<ii", 3, 5) + b"calls"
+
+
+def test_the_older_form_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "imatrix.dat"
+    path.write_bytes(legacy({"blk.0.attn_q.weight": (4, [4.0, 8.0]), "blk.1.attn_q.weight": (0, [1.5, 2.5])}))
+    means = read_imatrix(path)
+    assert {name: values.tolist() for name, values in means.items()} == {
+        "blk.0.attn_q.weight": [1.0, 2.0],
+        "blk.1.attn_q.weight": [1.5, 2.5],
+    }
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"GGUF",
+        b"PK\x03\x04" + bytes(60),
+        struct.pack("<i", -1),
+        struct.pack("<ii", 1, 1 << 30),
+        legacy({"a": (1, [1.0, 2.0])})[:14],
+        legacy({"a": (1, [float("nan")])}),
+        legacy({"a": (1, [-1.0])}),
+        legacy({}),
+    ],
+)
+def test_damaged_matrix_is_one_sentence(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "imatrix.dat"
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"imatrix\.dat"):
+        read_imatrix(path)
+
+
+def test_matrix_of_another_model_is_refused(llama: tuple[Path, Path]) -> None:
+    model = read_sources(llama[0]).model
+    with pytest.raises(CheckpointError, match="it has 3 columns, the weight 64"):
+        require_fit({"blk.0.attn_q.weight": np.ones(3, np.float32)}, model)
+    with pytest.raises(CheckpointError, match="names none of its tensors"):
+        require_fit({"blk.9.attn_q.weight": np.ones(3, np.float32)}, model)
+
+
+def test_what_was_never_seen_weighs_alike(tmp_path: Path) -> None:
+    write_imatrix(tmp_path / "i.gguf", {"blk.0.attn_q.weight": Statistic(np.zeros(4, np.float32), 0)}, "none")
+    assert read_imatrix(tmp_path / "i.gguf")["blk.0.attn_q.weight"].tolist() == [1.0] * 4
+
+
+def test_losses_on_both_bases(llama: tuple[Path, Path]) -> None:
+    import torch
+
+    sources = read_sources(llama[0], [llama[1]])
+    found = calibrate(sources, ROWS, ROWS, compare_nf4=True)
+    model = adapted(*llama)
+    with torch.inference_mode():
+        losses = [model(torch.tensor([r.input_ids]), labels=torch.tensor([r.labels])).loss.item() for r in ROWS]
+    assert found.loss_original == pytest.approx((4 * losses[0] + 2 * losses[1]) / 6, rel=1e-5)
+    assert mean_loss(model, ROWS) == pytest.approx(found.loss_original, rel=1e-6)
+    assert found.loss_nf4 is not None and abs(found.loss_nf4 - found.loss_original) > 1e-4
+    assert found.is_nf4_better is (found.loss_nf4 < found.loss_original)
+
+
+def test_several_adapters_need_a_matrix_of_their_own(llama: tuple[Path, Path]) -> None:
+    with pytest.raises(CheckpointError, match="--imatrix FILE"):
+        calibrate(read_sources(llama[0], [llama[1], llama[1]]), ROWS)
+
+
+def test_names_without_what_peft_wraps_around_them() -> None:
+    assert plain_name("base_model.model.model.layers.0.self_attn.q_proj.base_layer") == "model.layers.0.self_attn.q_proj"
+    assert plain_name("base_model.model.lm_head.modules_to_save.default") == "lm_head"
+    assert plain_name("model.layers.3.mlp.up_proj") == "model.layers.3.mlp.up_proj"
+
+
+def test_dialogues_are_taken_evenly(tmp_path: Path) -> None:
+    path = tiny_prepared(tmp_path) / "train.jsonl"
+    everything = read_dialogues(path)
+    assert [d.id for d in even_sample(path, 5)] == [d.id for d in everything[:: len(everything) // 5][:5]]
+    assert even_sample(tmp_path / "absent.jsonl", 5) == []
+
+
+def test_the_recipe_knows_every_quant() -> None:
+    assert set(get_args(settings.Quant)) == set(QUANTS)
+    assert [name for name in QUANTS if not uses_importance(QUANTS[name])] == ["F32", "F16", "BF16", "Q8_0"]
+
+
+def test_a_run_is_calibrated_on_its_training_calls(
+    llama: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_prepared(tmp_path / "set", 8)
+    recipe = {
+        "name": "m",
+        "base": str(llama[0]),
+        "template": "llama2",
+        "data": {"folder": "set"},
+        "export": {"quants": ["Q4_0", "F16"], "calibration_dialogues": 3, "merge_base": "better", "mix": {"ffn_up": "Q5_0"}},
+    }
+    Path("recipe.yaml").write_text(json.dumps(recipe))
+    paths = export_run(load_recipe(Path("recipe.yaml")), *llama, Wishes())
+    folder = Path("export/m")
+    assert paths == [folder / "m-Q4_0.gguf", folder / "m-F16.gguf"]
+    means = read_imatrix(folder / "imatrix.gguf")
+    made_from = json.loads((folder / "manifest.json").read_text())["files"]["m-Q4_0.gguf"]["made_from"]
+    losses = made_from["validation_loss"]
+    into_nf4 = losses["dequantised NF4"] < losses["original weights"]
+    assert made_from["merged_into"] == ("dequantised NF4" if into_nf4 else "original weights")
+    assert "validation loss in nats a token" in (folder / "MODEL_CARD.md").read_text("utf-8")
+    sources = read_sources(llama[0], [llama[1]], into_nf4=into_nf4)
+    expected = tmp_path / "expected.gguf"
+    from llmft.export.file.quants import parse_rules
+
+    options = Options(rules=parse_rules(["ffn_up=Q5_0"]), importance=means)
+    write_files(sources, {QUANTS["Q4_0"]: expected}, "m", options)
+    assert differing(paths[0], expected) == []
