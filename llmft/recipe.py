@@ -32,6 +32,8 @@ ARCHITECTURES = {  # what can be trained and exported ─▶ the templates of it
     "GPTJForCausalLM": ("gptj",),
 }
 
+BEYOND_GPT4ALL = ("Qwen3ForCausalLM", "Gemma3ForCausalLM")  # newer than its last release
+
 
 class Recipe(Section):
     """One model, one method, one set of dialogues."""
@@ -59,6 +61,11 @@ class Recipe(Section):
     def export_dir(self) -> Path:
         """Where the GGUF files lie."""
         return Path("export") / self.name
+
+    @property
+    def exported(self) -> list[Path]:
+        """The model files of the export folder, not the importance matrix beside them."""
+        return sorted(self.export_dir.glob(f"{self.name}-*.gguf"))
 
     @property
     def base_is_folder(self) -> bool:
@@ -224,6 +231,11 @@ def require_template(place: str, recipe: Recipe, architecture: str) -> None:
         raise RecipeError(
             f"{place}base = {recipe.base!r} is a {architecture}, which cannot be exported; "
             f"choose one of {', '.join(ARCHITECTURES)}"
+        )
+    if recipe.export.profile == "gpt4all" and architecture in BEYOND_GPT4ALL:
+        raise RecipeError(
+            f"{place}export.profile = 'gpt4all': GPT4All desktop 3.10, the last one, cannot run a {architecture}; "
+            "set export.profile to llama.cpp or choose another base"
         )
     if recipe.template not in templates:
         fitting = " or ".join(map(repr, templates))

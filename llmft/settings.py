@@ -170,6 +170,10 @@ class Export(Section):
 
     quants: tuple[Quant, ...] = Field(default=("F16", "Q8_0", "Q4_0", "Q4_K_M"), description="quants to write")
     context_tokens: Positive = Field(default=2048, description="context that the runtimes are asked to open, in tokens")
+    profile: Literal["gpt4all", "llama.cpp"] | None = Field(
+        default=None,
+        description="gpt4all: Q4_0, and refused where the desktop cannot run it; llama.cpp: Q4_K_M and Q8_0; quants still decide",
+    )
     calibration_dialogues: int = Field(
         default=64, ge=0, description="training dialogues that weigh the quants (importance matrix); 0 for none"
     )

@@ -27,7 +27,7 @@ def export_command(arguments: argparse.Namespace) -> None:
         _export_bare(arguments, quants)
         return
     recipe = load_recipe(arguments.recipe, arguments.overrides)
-    wishes = Wishes(quants, arguments.imatrix, arguments.force, _part_bytes(arguments))
+    wishes = Wishes(quants, arguments.profile, arguments.imatrix, arguments.force, _part_bytes(arguments))
     for path in export_run(recipe, base_folder(recipe), trained_adapter(recipe), wishes):
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
 
@@ -38,14 +38,16 @@ def _export_bare(arguments: argparse.Namespace, quants: tuple[str, ...] | None) 
     from llmft.export.file.imatrix import read_imatrix
     from llmft.export.file.quants import parse_rules
     from llmft.export.sources import read_sources
+    from llmft.export.stage import PROFILES
     from llmft.export.writer import Options, export_bare
 
     if arguments.adapter_only and arguments.output is not None:
         sources = read_sources(cached_folder(arguments.base), arguments.adapter, arguments.weight, into_nf4=arguments.into_nf4)
         print(write_adapter_file(sources, arguments.output, force=arguments.force))
         return
+    quants = quants or PROFILES.get(arguments.profile or "")
     if arguments.output is None or quants is None:
-        raise ExportError("--base needs --output FILE.gguf and --quant, such as --quant Q4_0 (or --adapter-only)")
+        raise ExportError("--base needs --output FILE.gguf and --quant, such as --quant Q4_0 (or --profile, or --adapter-only)")
     importance = {} if arguments.imatrix is None else read_imatrix(arguments.imatrix)
     options = Options(parse_rules(arguments.mix), importance, _part_bytes(arguments), force=arguments.force)
     paths = export_bare(
@@ -55,6 +57,7 @@ def _export_bare(arguments: argparse.Namespace, quants: tuple[str, ...] | None) 
         quants,
         shares=arguments.weight,
         into_nf4=arguments.into_nf4,
+        for_desktop=arguments.profile == "gpt4all",
         options=options,
     )
     for path in paths:
@@ -129,7 +132,7 @@ def _to_verify(arguments: argparse.Namespace) -> tuple[list[Path], Path, Path | 
     """The files, F16 first, with the base and adapter that they were made from and chats to compare on."""
     if arguments.file.suffix in (".yaml", ".yml"):
         recipe = load_recipe(arguments.file)
-        files = sorted(recipe.export_dir.glob("*.gguf"), key=lambda path: (not path.stem.endswith("-F16"), path.name))
+        files = sorted(recipe.exported, key=lambda path: (not path.stem.endswith("-F16"), path.name))
         if not files:
             raise VerifyError(f"{recipe.export_dir} holds no GGUF; make them with: llmft export {arguments.file}")
         return files, base_folder(recipe), trained_adapter(recipe), _test_chats(recipe)

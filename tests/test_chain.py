@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from gguf import GGUFWriter
 from tiny import FAMILIES, tiny_recipe
 
 from llmft.cli import main
@@ -39,7 +40,10 @@ def test_from_calls_to_a_verified_gguf(family, bases, tmp_path, monkeypatch, cap
 
 def test_install_gpt4all(tmp_path, capsys):
     source = tmp_path / "m-Q4_0.gguf"
-    source.write_bytes(b"GGUF" + bytes(100))
+    header = GGUFWriter(source, "llama")
+    header.write_header_to_file()
+    header.write_kv_data_to_file()
+    header.close()
     models = tmp_path / "models"
     assert main(["install-gpt4all", str(source), "--models-dir", str(models), "--dry-run"]) == 0
     assert not models.exists()

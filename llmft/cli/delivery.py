@@ -21,6 +21,9 @@ def add_export(verbs: Verbs) -> None:
     recipe_arguments(verb)
     kinds = "F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q2_K_S Q3_K_S|M|L Q4_K_S|M Q5_K_S|M Q6_K IQ4_XS"
     verb.add_argument("--quant", help=f"comma-separated, among {kinds} (default: the recipe's)")
+    verb.add_argument(
+        "--profile", choices=("gpt4all", "llama.cpp"), help="quants and checks for one program (default: the recipe's)"
+    )
     verb.add_argument("--base", help="base folder or hub id, for any PEFT adapter without a recipe")
     verb.add_argument(
         "--adapter", type=Path, action="append", default=[], help="adapter folder; none: the base alone; several: a sum"
@@ -77,18 +80,26 @@ def add_install_gpt4all(verbs: Verbs) -> None:
     verb = verb_parser(
         verbs,
         "install-gpt4all",
-        "copy a GGUF into GPT4All desktop's models folder",
-        "  llmft install-gpt4all export/demo-llama/demo-llama-Q4_0.gguf\n  llmft install-gpt4all model.gguf --dry-run",
+        "copy a GGUF and its settings into GPT4All desktop, or take it out again",
+        "  llmft install-gpt4all export/demo-llama/demo-llama-Q4_0.gguf\n"
+        "  llmft install-gpt4all model.gguf --dry-run\n"
+        "  llmft install-gpt4all model.gguf --undo",
     )
     verb.add_argument("file", type=Path, help="the GGUF")
     verb.add_argument("--models-dir", type=Path, help="another models folder than the desktop's own")
     verb.add_argument("--dry-run", action="store_true", help="say what would be done")
-    verb.add_argument("--force", action="store_true", help="replace a file of this name")
+    verb.add_argument("--settings", type=Path, help="another settings file than the desktop's own")
+    verb.add_argument("--force", action="store_true", help="replace a file of this name, which is kept as a backup")
+    verb.add_argument("--undo", action="store_true", help="take the file and its settings out again, and put back what was there")
 
     def run(arguments: argparse.Namespace) -> None:
-        from llmft.export.gpt4all import install
+        from llmft.export.gpt4all import install, uninstall
 
-        print(install(arguments.file, arguments.models_dir, dry_run=arguments.dry_run, force=arguments.force))
+        places = {"settings": arguments.settings, "dry_run": arguments.dry_run}
+        if arguments.undo:
+            print(uninstall(arguments.file.name, arguments.models_dir, **places))
+        else:
+            print(install(arguments.file, arguments.models_dir, force=arguments.force, **places))
 
     verb.set_defaults(run=run)
 

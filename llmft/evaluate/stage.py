@@ -52,7 +52,7 @@ def evaluate(recipe: Recipe, models: Sequence[str] = (), *, threads: int | None 
 def default_models(recipe: Recipe) -> list[str]:
     """Base, the adapter once it is trained, and every GGUF of the recipe's export folder."""
     adapter = ["adapter"] if (recipe.run.adapter_dir / ADAPTER_WEIGHTS).is_file() else []
-    return ["base", *adapter, *sorted(str(path) for path in recipe.export_dir.glob("*.gguf"))]
+    return ["base", *adapter, *map(str, recipe.exported)]
 
 
 def find_candidate(recipe: Recipe, model: str, threads: int | None = None) -> Candidate:

@@ -12,13 +12,16 @@ from gguf import GGMLQuantizationType as Type
 from llmft.errors import ExportError
 from llmft.export.calibrate import Calibration, calibrate, even_sample
 from llmft.export.delivery import card
+from llmft.export.delivery.desktop import require_desktop
 from llmft.export.file.imatrix import read_imatrix, require_fit, write_imatrix
 from llmft.export.file.quants import FLOATS, Quant, parse_quant, parse_rules
 from llmft.export.sources import Sources, read_sources
 from llmft.export.writer import Options, write_files
 from llmft.recipe import Recipe
+from llmft.settings import Export
 
 IMATRIX = "imatrix.gguf"
+PROFILES: dict[str, tuple[str, ...]] = {"gpt4all": ("Q4_0",), "llama.cpp": ("Q4_K_M", "Q8_0")}
 LONGEST_TOKENS = 2048  # of a call that is read for calibration
 
 
@@ -27,6 +30,7 @@ class Wishes:
     """What a command line asks for beyond its recipe."""
 
     quants: tuple[str, ...] | None = None
+    profile: str | None = None  # instead of the recipe's
     imatrix: Path | None = None  # instead of one gathered from the training calls
     force: bool = False
     part_bytes: int | None = None
@@ -38,12 +42,15 @@ def export_run(recipe: Recipe, base_dir: Path, adapter_dir: Path, wishes: Wishes
     Quants that can use it are weighted by an importance matrix of the training calls, kept as ``imatrix.gguf``.
     """
     settings, folder = recipe.export, recipe.export_dir
-    kinds = list(dict.fromkeys(parse_quant(quant) for quant in wishes.quants or settings.quants))
+    profile = wishes.profile or settings.profile
+    kinds = list(dict.fromkeys(parse_quant(quant) for quant in wishes.quants or _quants(settings, profile)))
     paths = {kind: folder / f"{recipe.name}-{kind.name}.gguf" for kind in kinds}
     existing = [path for path in paths.values() if path.exists()]
     if existing and not wishes.force:  # said before the calls are read, not after
         raise ExportError(f"{existing[0]} exists already; delete it, choose another name, or overwrite it with --force")
     sources = read_sources(base_dir, [adapter_dir], into_nf4=settings.merge_base == "nf4")
+    if profile == "gpt4all":
+        require_desktop(sources, has_parts=wishes.part_bytes is not None)
     calibration = _calibrated(recipe, sources, kinds, wishes)
     if settings.merge_base == "better" and calibration is not None and calibration.is_nf4_better:
         sources = read_sources(base_dir, [adapter_dir], into_nf4=True)
@@ -56,6 +63,13 @@ def export_run(recipe: Recipe, base_dir: Path, adapter_dir: Path, wishes: Wishes
     written = write_files(sources, paths, recipe.name, options)
     card.write_companions(sources, folder, recipe.name, written, recipe.data.system or "", losses=_losses(calibration))
     return [path for group in written.values() for path in group]
+
+
+def _quants(settings: Export, profile: str | None) -> tuple[str, ...]:
+    """The recipe's own list, or its profile's where it has none."""
+    if profile is None or "quants" in settings.model_fields_set:
+        return settings.quants
+    return PROFILES[profile]
 
 
 def _calibrated(recipe: Recipe, sources: Sources, kinds: Sequence[Quant], wishes: Wishes) -> Calibration | None:

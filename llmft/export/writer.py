@@ -15,6 +15,7 @@ from llmft.errors import ExportError
 from llmft.export.base.checkpoint import Floats
 from llmft.export.base.layout import Tensor
 from llmft.export.delivery import card
+from llmft.export.delivery.desktop import require_desktop
 from llmft.export.file.header import Part, Plan, plan, vocabulary_file
 from llmft.export.file.imatrix import require_fit
 from llmft.export.file.journal import Journal, finished_tensors, identity, journal_path
@@ -92,11 +93,13 @@ def export_bare(
     *,
     shares: Sequence[float] = (),
     into_nf4: bool = False,
+    for_desktop: bool = False,
     options: Options = DEFAULTS,
 ) -> list[Path]:
     """Any base with any PEFT adapters, without a recipe: ``FILE.gguf``, or ``FILE-<quant>.gguf`` each for several quants.
 
-    What goes with the files lies beside them under names that begin with the file's. Errors as for :func:`export`.
+    What goes with the files lies beside them under names that begin with the file's. ``for_desktop`` refuses a model
+    that GPT4All desktop cannot run. Errors as for :func:`export`.
     """
     if output_path.suffix != ".gguf":
         raise ExportError(f"{output_path} must end in .gguf, or GPT4All and llama.cpp will not see it")
@@ -104,6 +107,8 @@ def export_bare(
     one = len(kinds) == 1
     paths = {kind: output_path if one else output_path.with_name(f"{output_path.stem}-{kind.name}.gguf") for kind in kinds}
     sources = read_sources(base_dir, adapter_dirs, shares, into_nf4=into_nf4)
+    if for_desktop:
+        require_desktop(sources, has_parts=options.part_bytes is not None)
     if options.importance:
         require_fit(options.importance, sources.model)
     written = write_files(sources, paths, output_path.stem, options)

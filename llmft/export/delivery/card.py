@@ -140,7 +140,12 @@ def _ini(file: str, name: str, context: int, system_message: str) -> str:
     if system_message:
         settings["systemMessage"] = system_message
     lines = [f"{key}={_ini_value(value)}" for key, value in settings.items()]
-    return "\n".join([f"[model-{_ini_key(file)}]", *lines]) + "\n"
+    return "\n".join([f"[{ini_group(file)}]", *lines]) + "\n"
+
+
+def ini_group(file: str) -> str:
+    """The group of GPT4All's settings that a model file has."""
+    return f"model-{_ini_key(file)}"
 
 
 def _ini_key(text: str) -> str:
