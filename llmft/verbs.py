@@ -151,13 +151,17 @@ def _test_chats(recipe: Recipe) -> list[list[Message]]:
 
 
 def _record(path: Path, report: dict[str, object]) -> None:
-    """``verify.json`` beside the file, one entry a GGUF."""
+    """``verify.json`` beside the file, one entry a GGUF; the model card shows its figures."""
+    from llmft.export.delivery.facts import refresh_card
+
     record = path.parent / "verify.json"
     try:
         entries = json.loads(record.read_text("utf-8"))
     except (OSError, ValueError):
         entries = {}
     write_json(record, {**entries, path.name: report})
+    for card in (path.with_name("MODEL_CARD.md"), path.with_name(f"{path.stem}.MODEL_CARD.md")):
+        refresh_card(card, record)
 
 
 def trained_adapter(recipe: Recipe) -> Path:

@@ -18,6 +18,7 @@ from llmft.export.file.quants import FLOATS, Quant, parse_quant, parse_rules
 from llmft.export.sources import Sources, read_sources
 from llmft.export.writer import Options, write_files
 from llmft.recipe import Recipe
+from llmft.run import write_text
 from llmft.settings import Export
 
 IMATRIX = "imatrix.gguf"
@@ -61,6 +62,9 @@ def export_run(recipe: Recipe, base_dir: Path, adapter_dir: Path, wishes: Wishes
         force=wishes.force,
     )
     written = write_files(sources, paths, recipe.name, options)
+    data_card = Path(recipe.data.folder) / "DATA_CARD.md"
+    if data_card.is_file():
+        write_text(folder / data_card.name, data_card.read_text("utf-8"))
     card.write_companions(sources, folder, recipe.name, written, recipe.data.system or "", losses=_losses(calibration))
     return [path for group in written.values() for path in group]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from llmft import run
 from llmft.export.adapters.adapter import Adapter
+from llmft.export.delivery.facts import licence_of, measured_section, read_verified
 from llmft.export.delivery.ollama import modelfile
 from llmft.export.file.quants import Quant
 from llmft.export.sources import Sources
@@ -36,7 +37,7 @@ def write_companions(
         files[path.name] = {**facts, "made_from": made_from}
     files = dict(sorted(files.items()))
     run.write_json(manifest_path, run.manifest(stage="export", name=name, files=files))
-    run.write_text(output_dir / f"{prefix}MODEL_CARD.md", _model_card(name, files, sources, losses))
+    run.write_text(output_dir / f"{prefix}MODEL_CARD.md", _model_card(name, files, sources, losses, output_dir))
     first = next(iter(paths.values()))[0].name
     run.write_text(output_dir / f"{prefix}Modelfile", modelfile(first, sources.vocabulary, system_message, ANSWER_TOKENS))
     context = min(CONTEXT_TOKENS, int(sources.model.metadata["context_length"]))
@@ -73,7 +74,7 @@ def _made_from(sources: Sources) -> dict[str, Any]:
     return facts
 
 
-def _model_card(name: str, files: Mapping[str, Any], sources: Sources, losses: Mapping[str, float]) -> str:
+def _model_card(name: str, files: Mapping[str, Any], sources: Sources, losses: Mapping[str, float], output_dir: Path) -> str:
     rows = [
         f"| `{file}` | {facts['quant']} | {facts['size_bytes'] / 1e6:,.1f} | `{facts['sha256'][:16]}…` |"
         for file, facts in files.items()
@@ -89,7 +90,16 @@ who decides. It must not be used to diagnose, to treat, or without a human in th
 |---|---|---|---|
 {chr(10).join(rows)}
 
-{_loss_words(sources, losses)}- **Licence:** that of the base model; read it before you pass the files on.
+## What was measured
+Against base and unmerged adapter in float32.
+
+{measured_section(read_verified(output_dir / "verify.json"))}
+
+## What it is and is not for
+{_loss_words(sources, losses)}- **Intended use:** to prepare a first orientation for a trained operator of a medical call centre.
+- **Not intended:** advice to patients, diagnosis, treatment, any decision without a human.
+- **Licence:** that of the base model ({licence_of(sources.base.folder)}); read it before you pass the files on.
+- **Data:** {"see DATA_CARD.md beside this page" if (output_dir / "DATA_CARD.md").is_file() else "see the data card of the set"}.
 - **Languages:** French and English, those of the calls it was trained on.
 - **Check it:** `llmft verify FILE.gguf --base {sources.base.folder} {_adapter_options(sources)}`
 - **llama.cpp:** `llama-cli -m FILE.gguf --jinja`, or `llmft chat FILE.gguf`
