@@ -43,7 +43,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Sources:
     return read_sources(tiny_export.save_zoo_base(tmp_path_factory.mktemp("llama"), "llama-2"))
 
 
-@pytest.mark.parametrize("name", [*RUNS, *REFUSED])
+@pytest.mark.parametrize("name", sorted([*RUNS, *REFUSED]))
 def test_desktop_runs_what_it_knows_alone(name: str, tmp_path: Path) -> None:
     sources = read_sources(tiny_export.save_zoo_base(tmp_path, name))
     if name in RUNS:
