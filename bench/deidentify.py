@@ -193,7 +193,8 @@ def main() -> None:
         "Hand-written names, the development set": [[sample] for sample in read_marked(DATA / "deid_names.txt")],
         f"{CALLS} planted calls": planted,
     }
-    report = {title: {"size": size(calls), "rows": measure(calls, other)} for title, calls in sets.items()}
+    rows = {title: measure(calls, other) for title, calls in sets.items()}
+    report = {title: {"size": size(calls), "rows": rows[title]} for title, calls in sets.items()}
     times = {
         "calls as generated": milliseconds(plain_calls()),
         "planted calls, no roster": milliseconds(without_roster(planted)),
@@ -206,9 +207,9 @@ def main() -> None:
     (results / "deidentify.json").write_text(_rows_in_one_line(text), encoding="utf-8")
     head = (
         "# De-identification\n\nRecall: all letters and digits of a piece are covered. Layers are added one after the other.\n"
-        f"Measured on {where['date']}, Python {where['python']}, {where['machine']}, {where['cores']} cores, load {where['load']}.\n"
+        f"{where['date']}, Python {where['python']}, {where['machine']}, {where['cores']} cores, load {where['load']}.\n"
     )
-    body = [table(f"{title} ({size(calls)['utterances']})", report[title]["rows"]) for title, calls in sets.items()]
+    body = [table(f"{title} ({size(calls)['utterances']})", rows[title]) for title, calls in sets.items()]
     body.append(times_table(times))
     (results / "deidentify.md").write_text("\n".join([head, *body]), encoding="utf-8")
     print("\n".join(body))
