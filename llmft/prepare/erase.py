@@ -184,7 +184,7 @@ def _trained_on(runs: Path, hashes: Collection[str]) -> list[Path]:
     found = []
     for folder in sorted(path for path in runs.glob("*") if path.is_dir()):
         recorded = {**_json(folder / "data.json"), **_json(folder / "manifest.json").get("data_sha256", {})}
-        if any(digest in hashes for digest in recorded.values()):
+        if any(str(digest) in json.dumps(recorded) for digest in hashes):
             found.append(folder)
     return found
 
