@@ -7,7 +7,7 @@ BIN     = .venv/bin
 CALLS   = data/prepared/calls.jsonl
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo data base sft evaluate export-gguf verify gpt4all chat test check bench clean
+.PHONY: help setup demo data base sft evaluate gate export-gguf verify gpt4all chat test check bench clean
 .DELETE_ON_ERROR:
 
 help:            ## show this list
@@ -46,8 +46,11 @@ sft: setup       ## fine-tune RECIPE with QLoRA
 	@test -f data/prepared/demo/report.json || $(MAKE) data
 	$(BIN)/llmft sft $(RECIPE) $(ARGS)
 
-evaluate: setup  ## triage metrics of base, adapter and each GGUF
+evaluate: setup  ## figures of base, adapter, each GGUF and simpler rivals, and the page that tells of them
 	$(BIN)/llmft evaluate $(RECIPE)
+
+gate: setup  ## judge the evaluated models by recipes/gate.yaml
+	$(BIN)/llmft gate $(RECIPE)
 
 export-gguf: setup  ## merge and quantise in one pass
 	$(BIN)/llmft export $(RECIPE) --force

@@ -1,15 +1,14 @@
 """llmft export beside the standard path: peft merge, save_pretrained, convert_hf_to_gguf.py, llama_model_quantize.
 
-    pip download llama-cpp-python==0.3.36 --no-deps --no-binary :all: --no-build-isolation   # its source has the converter
-    tar xzf llama_cpp_python-0.3.36.tar.gz
-    pip install --no-deps --target converter-needs sentencepiece && export PYTHONPATH=$PWD/converter-needs
-    .venv/bin/python bench/export.py --converter llama_cpp_python-0.3.36/vendor/llama.cpp/convert_hf_to_gguf.py
-    .venv/bin/python bench/export.py --memory                      # our peak memory at shapes of 3 and 70 billion weights
-    .venv/bin/python bench/export.py --faithful recipes/demo-llama.yaml   # KL of Q4_0 with and without importance
+    .venv/bin/python bench/export.py                # everything, in about 15 minutes on two idle cores; 12 GB of disk
+    .venv/bin/python bench/export.py --layers 2     # a trial; results go to a file of its own
 
 A random LLaMA of 1.1 billion weights (22 layers, 2048 wide, bf16) with a rank-16 adapter on all linear layers. Each step is a
-process of its own: wall and CPU seconds, peak resident memory with mapped pages, and the bytes of the files it wrote. Both paths
-run in one go, on an otherwise idle machine. Writes bench/results/export.json and export.png.
+process of its own: wall and CPU seconds, peak resident memory with mapped pages, bytes of its files and bytes that it wrote.
+Then our memory at the shapes of 3 and 70 billion weights, and the KL of the trained demonstrations' Q4_0 against the standard
+path's. The converter is taken from llama-cpp-python's source distribution, which pip fetches unless --converter names it; it
+needs the package sentencepiece. Each case is kept as soon as it is measured, and a second run goes on from there; --again starts
+over. Writes bench/results/export.json and docs/images/export.png.
 """
 
 from __future__ import annotations
@@ -24,13 +23,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results"
+WORK = Path(tempfile.gettempdir()) / "llmft-bench-export"  # models and the converter, removed at the end
+RECIPES = ("demo-llama", "demo-gptj")  # whose trained runs are measured, where they are there
+SEVERAL = ("Q4_0", "Q8_0", "F16")
+BARS = {"Q4_0": 7.0, "Q4_K_M": 1.7, "Q4_0 + Q8_0 + F16": 4.0}  # times faster
 LLMFT = str(Path(sys.executable).with_name("llmft"))
 QUANTS = ("Q4_0", "Q4_K_M", "Q8_0", "F16")
 FILE_TYPES = {"Q4_0": 2, "Q4_K_M": 15, "Q8_0": 7, "F16": 1}
@@ -72,7 +76,8 @@ def measure(command: Sequence[str], *written: Path) -> dict[str, float]:
         "seconds": round(time.perf_counter() - started, 2),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
         "peak_mb": round(usage.ru_maxrss / 1024),
-        "written_mb": round(size / 1e6, 1),
+        "files_mb": round(size / 1e6, 1),
+        "written_mb": round(usage.ru_oublock * 512 / 1e6, 1),
     }
 
 
@@ -116,10 +121,14 @@ def make_base(folder: Path, shape: dict[str, int], *, sparse: bool = False) -> P
         if sparse:
             file.truncate(8 + len(text) + place)
         for size in [] if sparse else shapes.values():
-            for _ in range(0, math.prod(size), 1 << 24):
-                count = min(1 << 24, math.prod(size))
-                values = draw.standard_normal(count, np.float32) * (0.02 if len(size) > 1 else 0.0) + (0 if len(size) > 1 else 1)
-                file.write((values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).tobytes()[: 2 * math.prod(size)])
+            left = math.prod(size)
+            while left:
+                count = min(1 << 24, left)
+                values = (
+                    draw.standard_normal(count, np.float32) * np.float32(0.02) if len(size) > 1 else np.ones(count, np.float32)
+                )
+                file.write((values.view(np.uint32) >> 16).astype(np.uint16).tobytes())
+                left -= count
         file.truncate(8 + len(text) + place)
     config = {
         "architectures": ["LlamaForCausalLM"],
@@ -139,7 +148,6 @@ def make_adapter(folder: Path, base: Path) -> Path:
     import numpy as np
     from safetensors.numpy import save_file
 
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     from llmft.export.base.checkpoint import read_header
 
     draw, tensors = np.random.default_rng(2), {}
@@ -149,7 +157,7 @@ def make_adapter(folder: Path, base: Path) -> Path:
         module = "base_model.model." + name.removesuffix(".weight")
         tensors[f"{module}.lora_A.weight"] = draw.standard_normal((16, stored.shape[1]), np.float32) * 0.02
         tensors[f"{module}.lora_B.weight"] = draw.standard_normal((stored.shape[0], 16), np.float32) * 0.02
-    folder.mkdir()
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors")
     modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 16, "lora_alpha": 32, "target_modules": modules}
@@ -157,91 +165,136 @@ def make_adapter(folder: Path, base: Path) -> Path:
     return folder
 
 
-def standard_path(base: Path, adapter: Path, work: Path, converter: Path, quants: Sequence[str], threads: int) -> dict[str, Any]:
-    """The steps that others take, the first two once for all quants."""
-    merged, whole = work / "merged", work / "whole.gguf"
-    steps: dict[str, Any] = {
-        "merge and save": measure([sys.executable, "-c", MERGE, str(base), str(adapter), str(merged)], merged)
-    }
-    convert = [sys.executable, str(converter), str(merged), "--outtype", "bf16", "--outfile", str(whole)]
-    steps["convert"] = measure(convert, whole)
-    shutil.rmtree(merged)
-    for quant in quants:
-        path = work / f"standard-{quant}.gguf"
-        command = [sys.executable, "-c", QUANTIZE, str(whole), str(path), str(FILE_TYPES[quant]), str(threads)]
-        steps[quant] = measure(command, path)
-        path.unlink()
-    whole.unlink()
-    return steps
-
-
-def our_path(base: Path, adapter: Path, work: Path, quants: Sequence[str]) -> dict[str, float]:
+def our_path(base: Path, adapter: Path, quants: Sequence[str]) -> dict[str, float]:
     """One command."""
-    output = work / "ours.gguf"
-    files = [output] if len(quants) == 1 else [work / f"ours-{quant}.gguf" for quant in quants]
-    command = [
-        LLMFT,
-        "export",
-        "--base",
-        str(base),
-        "--adapter",
-        str(adapter),
-        "--output",
-        str(output),
-        "--quant",
-        ",".join(quants),
-    ]
-    found = measure([*command, "--force"], *files)
+    output = WORK / "ours.gguf"
+    files = [output] if len(quants) == 1 else [WORK / f"ours-{quant}.gguf" for quant in quants]
+    command = [LLMFT, "export", "--base", str(base), "--adapter", str(adapter)]
+    found = measure([*command, "--output", str(output), "--quant", ",".join(quants), "--force"], *files)
     for path in files:
         path.unlink()
     return found
 
 
-def compare(work: Path, converter: Path, layers: int) -> dict[str, Any]:
-    """Both paths, side by side."""
-    base = make_base(work / "base", {**SHAPES["1.1b"], "layers": layers})
-    adapter = make_adapter(work / "adapter", base)
-    threads = os.cpu_count() or 1
-    ours: dict[str, Any] = {quant: our_path(base, adapter, work, [quant]) for quant in ("Q4_0", "Q4_K_M")}
-    ours["Q4_0 + Q8_0 + F16"] = our_path(base, adapter, work, ["Q4_0", "Q8_0", "F16"])
-    standard = standard_path(base, adapter, work, converter, QUANTS, threads)
-    common = standard["merge and save"]["seconds"] + standard["convert"]["seconds"]
-    sums = {quant: common + standard[quant]["seconds"] for quant in QUANTS}
-    several = sum(sums[quant] for quant in ("Q4_0", "Q8_0", "F16"))
-    ratios = {quant: round(sums[quant] / ours[quant]["seconds"], 2) for quant in ("Q4_0", "Q4_K_M")}
-    ratios["Q4_0 + Q8_0 + F16"] = round(several / ours["Q4_0 + Q8_0 + F16"]["seconds"], 2)
-    return {"layers": layers, "llmft": ours, "standard": standard, "times faster": ratios}
+def merged(base: Path, adapter: Path) -> dict[str, float]:
+    """The standard path's first step."""
+    folder = WORK / "merged"
+    return measure([sys.executable, "-c", MERGE, str(base), str(adapter), str(folder)], folder)
 
 
-def memory(work: Path) -> dict[str, Any]:
-    """Our peak memory at the widths of larger models."""
-    found = {}
-    for name in ("3b", "70b"):
-        base = make_base(work / name, SHAPES[name], sparse=True)
-        found[name] = our_path(base, make_adapter(work / f"{name}-adapter", base), work, ["Q4_0"])
-        shutil.rmtree(base)
+def converted(converter: Path) -> dict[str, float]:
+    """Its second step, with the merged checkpoint as it needs it."""
+    whole = WORK / "whole.gguf"
+    command = [sys.executable, str(converter), str(WORK / "merged"), "--outtype", "bf16", "--outfile", str(whole)]
+    return measure(command, whole)
+
+
+def quantized(quant: str) -> dict[str, float]:
+    """Its last step."""
+    path = WORK / f"standard-{quant}.gguf"
+    command = [sys.executable, "-c", QUANTIZE, str(WORK / "whole.gguf"), str(path), str(FILE_TYPES[quant]), str(os.cpu_count())]
+    found = measure(command, path)
+    path.unlink()
     return found
 
 
-def faithful(recipe_path: Path, work: Path) -> dict[str, Any]:
-    """Mean KL against the unmerged adapter on test calls: Q4_0 with importance, and as the standard path makes it."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+def find_converter(given: Path | None) -> Path:
+    """convert_hf_to_gguf.py of the llama.cpp that llama-cpp-python was built from."""
+    if given is not None:
+        return given
+    name = f"llama-cpp-python=={metadata.version('llama-cpp-python')}"
+    found = list(WORK.glob("llama_cpp_python-*/vendor/llama.cpp/convert_hf_to_gguf.py"))
+    if not found:
+        pip = [sys.executable, "-m", "pip", "download", name, "--no-deps", "--no-binary", "llama-cpp-python", "--dest", str(WORK)]
+        subprocess.run(pip, check=True)
+        subprocess.run(["tar", "xzf", *map(str, WORK.glob("llama_cpp_python-*.tar.gz"))], cwd=WORK, check=True)
+        found = list(WORK.glob("llama_cpp_python-*/vendor/llama.cpp/convert_hf_to_gguf.py"))
+    return found[0]
+
+
+def shape_of(name: str, layers: int, *, sparse: bool = False) -> tuple[Path, Path]:
+    """Base and adapter of a shape, made once."""
+    base, adapter = WORK / name / "base", WORK / name / "adapter"
+    if not (adapter / "adapter_config.json").is_file():
+        shutil.rmtree(WORK / name, ignore_errors=True)
+        make_base(base, {**SHAPES[name], "layers": layers}, sparse=sparse)
+        make_adapter(adapter, base)
+    return base, adapter
+
+
+def memory(name: str) -> dict[str, float]:
+    """Our time and peak memory at the widths of a larger model, two layers of it."""
+    found = our_path(*shape_of(name, SHAPES[name]["layers"], sparse=True), ["Q4_0"])
+    shutil.rmtree(WORK / name)
+    return found
+
+
+def faithful(name: str) -> dict[str, Any] | None:
+    """KL against the unmerged adapter on test calls: Q4_0 as the recipe makes it, and as the standard path does."""
     from llmft.export.file.imatrix import read_imatrix
-    from llmft.export.verify import verify
+    from llmft.export.stage import Wishes, export_run
+    from llmft.export.verify import Limits, verify
     from llmft.export.writer import Options, export_bare
     from llmft.recipe import load_recipe
-    from llmft.verbs import _test_chats, base_folder, trained_adapter
+    from llmft.verbs import base_folder, trained_adapter, verified_texts
 
-    recipe = load_recipe(recipe_path)
-    base, adapter, chats = base_folder(recipe), trained_adapter(recipe), _test_chats(recipe)
+    recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml", [f"name={name}"])
+    if not recipe.run.adapter_dir.is_dir():
+        print(f"{name} is not trained here: llmft sft recipes/{name}.yaml", file=sys.stderr)
+        return None
+    base, adapter = base_folder(recipe), trained_adapter(recipe)
+    texts = verified_texts(Path(recipe.data.folder), recipe.data.system)
+    (ours,) = export_run(recipe, base, adapter, Wishes(("Q4_0",), force=True))
     means = read_imatrix(recipe.export_dir / "imatrix.gguf")
-    found = {}
-    for title, importance in (("with importance", means), ("plain", {})):
-        path = export_bare(base, [adapter], work / f"{title}.gguf", ["Q4_0"], options=Options(importance=importance))[0]
-        checks = {check.name: check.measured for check in verify(path, base, adapter, chats, require_stop=False).checks}
-        found[title] = {"kl": checks["logits, KL"], "top1": checks["logits, top-1"]}
-    found["ratio"] = found["with importance"]["kl"] / found["plain"]["kl"]
-    return {"recipe": str(recipe_path), "calls": len(chats), **found}
+    files = {"llmft": ours}
+    for title, importance in (("importance alone", means), ("standard", {})):
+        path = WORK / f"{name}-{title}.gguf"
+        files[title] = export_bare(base, [adapter], path, ["Q4_0"], options=Options(importance=importance, force=True))[0]
+    found: dict[str, Any] = {}
+    for title, path in files.items():
+        report = verify(path, base, [adapter], texts, limits=Limits(require_stop=False))
+        measured = {check.name: check.measured for check in report.checks}
+        found[title] = {"kl": measured["logits, KL"], "top1": measured["logits, top-1"], "perplexity": measured.get("perplexity")}
+        found[title]["size_bytes"] = path.stat().st_size
+    return {**found, "ratio": round(found["llmft"]["kl"] / found["standard"]["kl"], 3)}
+
+
+def verified(name: str) -> dict[str, float] | None:
+    """``llmft verify`` of a whole demonstration, all its files."""
+    if not list((ROOT / "export" / name).glob("*.gguf")):
+        return None
+    return measure([LLMFT, "verify", str(ROOT / "recipes" / f"{name}.yaml")])
+
+
+def cases(layers: int, converter: Path | None) -> dict[str, Callable[[], Any]]:
+    """Everything that is measured, in order; the standard path's steps build on each other."""
+    found: dict[str, Callable[[], Any]] = {}
+    for quants in (("Q4_0",), ("Q4_K_M",), SEVERAL):
+        found[f"llmft {' + '.join(quants)}"] = lambda quants=quants: our_path(*shape_of("1.1b", layers), quants)  # type: ignore[misc]
+    found["standard merge and save"] = lambda: merged(*shape_of("1.1b", layers))
+    found["standard convert"] = lambda: converted(find_converter(converter))
+    for quant in QUANTS:
+        found[f"standard {quant}"] = lambda quant=quant: quantized(quant)  # type: ignore[misc]
+    for name in ("3b", "70b"):
+        found[f"memory {name}"] = lambda name=name: memory(name)  # type: ignore[misc]
+    for name in RECIPES:
+        found[f"faithful {name}"] = lambda name=name: faithful(name)  # type: ignore[misc]
+        found[f"verify {name}"] = lambda name=name: verified(name)  # type: ignore[misc]
+    return found
+
+
+def summary(measured: dict[str, Any]) -> dict[str, Any]:
+    """How many times faster we are, and against which bar."""
+    seconds = {name: case["seconds"] for name, case in measured.items() if case and "seconds" in case}
+    common = seconds["standard merge and save"] + seconds["standard convert"]
+    whole = {quant: common + seconds[f"standard {quant}"] for quant in QUANTS}
+    together = " + ".join(SEVERAL)
+    found: dict[str, Any] = {}
+    for title, standard in (*((quant, whole[quant]) for quant in ("Q4_0", "Q4_K_M")), (together, sum(whole[q] for q in SEVERAL))):
+        found[title] = {"times faster": round(standard / seconds[f"llmft {title}"], 2), "bar": BARS[title]}
+    merged_once = common + sum(seconds[f"standard {quant}"] for quant in SEVERAL)
+    found[together]["times faster than merging and converting once"] = round(merged_once / seconds[f"llmft {together}"], 2)
+    return found
 
 
 def machine() -> dict[str, object]:
@@ -254,56 +307,65 @@ def machine() -> dict[str, object]:
     return {**facts, "load_before": load, "date": datetime.now(UTC).date().isoformat()}
 
 
-def plot(result: dict[str, Any], path: Path) -> None:
-    """Wall seconds of both paths as bars."""
+def plot(measured: dict[str, Any], path: Path) -> None:
+    """Wall seconds of both paths as bars, and their peak memory."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 3))
-    standard = result["standard"]
+    figure, (times, peaks) = pyplot.subplots(1, 2, figsize=(10, 3), width_ratios=(3, 2))
+    labels = []
     for row, quant in enumerate(("Q4_0", "Q4_K_M")):
-        left = 0.0
-        for step, colour in (("merge and save", "#888"), ("convert", "#bbb"), (quant, "#555")):
-            axes.barh(
-                2 * row,
-                standard[step]["seconds"],
-                left=left,
-                color=colour,
-                label=None if row else step.replace(quant, "quantise"),
-            )
-            left += standard[step]["seconds"]
-        axes.barh(2 * row + 0.85, result["llmft"][quant]["seconds"], color="#c33", label=None if row else "llmft export")
-    axes.set_yticks([0, 0.85, 2, 2.85], ["standard Q4_0", "llmft Q4_0", "standard Q4_K_M", "llmft Q4_K_M"])
-    axes.set_xlabel("seconds")
-    axes.legend(loc="lower right", fontsize=8)
+        steps, left = ("merge and save", "convert", quant), 0.0
+        for step, colour in zip(steps, ("#888", "#bbb", "#555"), strict=True):
+            seconds = measured[f"standard {step}"]["seconds"]
+            times.barh(2 * row, seconds, left=left, color=colour, label=None if row else step.replace(quant, "quantise"))
+            left += seconds
+        times.barh(2 * row + 0.85, measured[f"llmft {quant}"]["seconds"], color="#c33", label=None if row else "llmft export")
+        peaks.barh(2 * row, max(measured[f"standard {step}"]["peak_mb"] for step in steps), color="#888")
+        peaks.barh(2 * row + 0.85, measured[f"llmft {quant}"]["peak_mb"], color="#c33")
+        labels += [f"standard {quant}", f"llmft {quant}"]
+    times.set_yticks([0, 0.85, 2, 2.85], labels)
+    peaks.set_yticks([])
+    times.set_xlabel("seconds")
+    peaks.set_xlabel("peak resident memory, MB")
+    times.legend(loc="lower right", fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--converter", type=Path, help="convert_hf_to_gguf.py of llama.cpp")
-    parser.add_argument("--memory", action="store_true", help="peak memory at shapes of 3 and 70 billion weights")
-    parser.add_argument(
-        "--faithful", type=Path, metavar="RECIPE", help="KL of Q4_0 with and without importance, of a trained run"
-    )
+    parser.add_argument("--converter", type=Path, help="convert_hf_to_gguf.py of llama.cpp (default: fetched by pip)")
     parser.add_argument("--layers", type=int, default=SHAPES["1.1b"]["layers"], help="fewer layers for a trial")
-    parser.add_argument("--output", type=Path, default=RESULTS / "export.json", help="where the figures go")
+    parser.add_argument("--only", default="", metavar="BEGINNING", help="cases whose name begins so, such as memory")
+    parser.add_argument("--again", action="store_true", help="measure everything anew")
     arguments = parser.parse_args()
-    result: dict[str, Any] = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}
-    result["machine"] = machine()
-    with tempfile.TemporaryDirectory(prefix="llmft-bench-") as work:
-        if arguments.converter is not None:
-            result |= compare(Path(work), arguments.converter, arguments.layers)
-            plot(result, arguments.output.with_suffix(".png"))
-        if arguments.memory:
-            result["memory"] = memory(Path(work))
-        if arguments.faithful is not None:
-            result["faithful"] = faithful(arguments.faithful, Path(work))
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    is_trial = arguments.layers != SHAPES["1.1b"]["layers"]
+    path = WORK / "trial.json" if is_trial else RESULTS / "export.json"
+    result: dict[str, Any] = json.loads(path.read_text()) if path.is_file() and not arguments.again else {}
+    measured: dict[str, Any] = result.get("cases", {})
+    WORK.mkdir(exist_ok=True)
+    every = cases(arguments.layers, arguments.converter)
+    for name, case in every.items():
+        # the standard path's steps leave files for the next one
+        if not name.startswith(arguments.only):
+            continue
+        if measured.get(name) and not (name.startswith("standard") and "standard F16" not in measured):
+            continue
+        print(f"{name} …", file=sys.stderr, flush=True)
+        measured[name] = case()
+        result = {"machine": machine(), "layers": arguments.layers, "cases": measured}
+        path.write_text(json.dumps(result, indent=2) + "\n")
+    if not set(every) <= set(measured):
+        return
+    result["summary"] = summary(measured)
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    plot(measured, WORK / "trial.png" if is_trial else ROOT / "docs" / "images" / "export.png")
+    print(json.dumps({"summary": result["summary"], "cases": measured}, indent=2))
+    if not is_trial:
+        shutil.rmtree(WORK)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,26 @@
 """Measures how fast and in how much memory calls are prepared, and how both grow with their number.
 
-    .venv/bin/python bench/prepare.py 10000 100000 [1000000]     # each size: one core without near-duplicates, with, all cores
+    .venv/bin/python bench/prepare.py 10000                      # one core: about 2 minutes
+    .venv/bin/python bench/prepare.py 10000 100000 1000000       # about 4 hours on one quiet core, of it 1 h to make the calls
+    .venv/bin/python bench/prepare.py 100000 --kinds raw --workers 2
+    .venv/bin/python bench/prepare.py                            # measures nothing: table and plot of what was measured
 
-Writes bench/results/prepare.json after each run; started again, it goes on where it was stopped, unless the code, the
-machine or a version is another. A million calls need 10 GB of disk beside the current folder's, and hours on few cores.
+Each size is prepared from two kinds of input, each without and with the search for near-duplicates:
 
-The calls are synthetic, 12 turns or more each, as a call centre's export has them: chat JSON without language, names,
-numbers and addresses of invented people in their words and whom they belong to in the roster, every second call
-without label. They are made by all cores, 1000 at a time, so that a million need no memory.
+    labelled   our own records with their triage, as `llmft synthesize` writes them
+    raw        a call centre's export as chat JSON: no language given, names, numbers and addresses of invented people in
+               the words, whom they belong to in a roster that no two calls share, and every second call without label
+
+A call has 12 turns or more. Calls are made by all cores, 1000 at a time, so that a million need no memory.
+
+Writes bench/results/prepare.json after each run, in the end the table in docs/data.md and docs/images/prepare.png.
+Started again, it goes on where it was stopped and measures anew what was measured with other code of the data stage, on
+another machine or with other versions. A million calls need 12 GB of disk in the current folder.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import hashlib
 import json
@@ -23,58 +32,72 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
+from itertools import islice
 from multiprocessing import Pool
 from pathlib import Path
+from typing import Any
 
 import llmft
+from llmft.dialogue import Dialogue, as_line
 from llmft.prepare.synthetic.plant import plant
 from llmft.prepare.synthetic.synthesize import synthesize
 
 LLMFT = str(Path(sys.executable).with_name("llmft"))
 PACKAGES = ("duckdb", "numpy", "phonenumbers", "pydantic", "pydantic-core", "python-stdnum", "scipy", "xxhash")
-RESULT = Path("bench/results/prepare.json")
+CODE = ("prepare", "deidentify", "protocol", "knowledge", "dialogue.py", "remembered.py", "run.py")  # of llmft
+RESULT, PLOT, PAGE = Path("bench/results/prepare.json"), Path("docs/images/prepare.png"), Path("docs/data.md")
+TABLE = ("<!-- bench/prepare.py -->", "<!-- end -->")  # where it stands on the page
 ROOM = Path("data/prepared/.bench")
 SHARD = 1000  # calls made at once
 LEAST_TURNS = 12  # of a call
-FORMS = {  # name ─▶ arguments
-    "one core, exact duplicates alone": ("--workers", "1", "--no-near-duplicates"),
-    "one core": ("--workers", "1"),
-    "all cores": (),
-}
+FORMS = {"exact duplicates": ("--no-near-duplicates",), "near-duplicates too": ()}  # name ─▶ arguments
+BARS = {"exact duplicates": 1000, "near-duplicates too": 400}  # dialogues a second on one core
+BAR_MB = 1024
 
 
-def shard(number: int) -> str:
-    """``SHARD`` calls as chat JSON, one a line."""
-    lines: list[str] = []
-    calls = (call for call in synthesize(4 * SHARD, number) if len(call.turns) >= LEAST_TURNS)
-    for call in calls:
-        if len(lines) == SHARD:
-            break
-        known = plant(call, random.Random(call.id))
-        roles = {"patient": "user", "operator": "assistant"}
-        texts = [text.partition("\n```json")[0] for text in known.texts]
-        turns = [{"role": roles[turn.speaker], "content": text} for turn, text in zip(call.turns, texts, strict=True)]
-        row = {"id": call.id, "subject": f"patient {call.id}", "messages": turns}
-        row["roster"] = {name: value for name, value in dataclasses.asdict(known.roster).items() if value}
-        if len(lines) % 2 and call.labels:
-            row["labels"] = call.labels.model_dump(include={"urgency", "specialty"})
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    assert len(lines) == SHARD, "too many short calls"
-    return "".join(lines)
+def labelled(call: Dialogue, number: int) -> str:
+    """``call`` as a record of our own."""
+    return as_line(call)
 
 
-def make_calls(count: int) -> Path:
-    """A file of ``count`` calls, rounded up to whole thousands."""
-    path = ROOM / f"calls-{count}.jsonl"
+def raw(call: Dialogue, number: int) -> str:
+    """``call`` as a call centre's export has it."""
+    known = plant(call, random.Random(call.id))
+    roles = {"patient": "user", "operator": "assistant"}
+    texts = [text.partition("\n```json")[0] for text in known.texts]
+    turns = [{"role": roles[turn.speaker], "content": text} for turn, text in zip(call.turns, texts, strict=True)]
+    row: dict[str, Any] = {"id": call.id, "subject": f"patient {call.id}", "messages": turns}
+    row["roster"] = {name: value for name, value in dataclasses.asdict(known.roster).items() if value}
+    if number % 2 and call.labels:
+        row["labels"] = call.labels.model_dump(include={"urgency", "specialty"})
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+KINDS: dict[str, Callable[[Dialogue, int], str]] = {"labelled": labelled, "raw": raw}
+
+
+def shard(kind: str, number: int) -> str:
+    """``SHARD`` calls of a kind, one a line."""
+    calls = [call for call in synthesize(4 * SHARD, number) if len(call.turns) >= LEAST_TURNS][:SHARD]
+    assert len(calls) == SHARD, "too many short calls"
+    return "".join(KINDS[kind](call, place) for place, call in enumerate(calls))
+
+
+def make_calls(kind: str, count: int) -> Path:
+    """A file of ``count`` calls, cut from whole thousands."""
+    path = ROOM / f"{kind}-{count}.jsonl"
     if path.exists():
         return path
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file, Pool(len(os.sched_getaffinity(0))) as pool:
-        for text in pool.imap(shard, range(-(-count // SHARD))):
-            file.write(text)
-    partial.replace(path)
+    partial_path = path.with_suffix(".partial")
+    with partial_path.open("w", encoding="utf-8") as file, Pool(len(os.sched_getaffinity(0))) as pool:
+        texts = pool.imap(partial(shard, kind), range(-(-count // SHARD)))
+        lines: Iterator[str] = (line for text in texts for line in text.splitlines(keepends=True))
+        file.writelines(islice(lines, count))
+    partial_path.replace(path)
     return path
 
 
@@ -98,7 +121,7 @@ def measure(source: Path, options: tuple[str, ...]) -> dict[str, object]:
     shutil.rmtree(output, ignore_errors=True)
     load, started = round(os.getloadavg()[0], 2), time.perf_counter()
     command = [LLMFT, "prepare", str(source), "--output", str(output), *options]
-    environment = {**os.environ, "LLMFT_VAULT": str(ROOM / "vault")}
+    environment = {**os.environ, "LLMFT_VAULT": str(ROOM / "vault"), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
 
     def watch() -> None:
@@ -108,17 +131,19 @@ def measure(source: Path, options: tuple[str, ...]) -> dict[str, object]:
 
     thread = threading.Thread(target=watch)
     thread.start()
-    _, status, usage = os.wait4(process.pid, 0)
+    _, status, usage = os.wait4(process.pid, 0)  # with its children's time
+    process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.perf_counter() - started
     ended.set()
     thread.join()
     if status:
-        raise SystemExit(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     report = json.loads((output / "report.json").read_text("utf-8"))
     rows, cpu = report["rows_in"], usage.ru_utime + usage.ru_stime
     shutil.rmtree(output)
     return {
         "dialogues_a_second": round(rows / seconds),
+        "dialogues_a_cpu_second": round(rows / cpu),
         "cpu_ms_a_dialogue": round(cpu / rows * 1e3, 3),
         "seconds": round(seconds, 1),
         "peak_mb": round(peak),
@@ -132,8 +157,8 @@ def measure(source: Path, options: tuple[str, ...]) -> dict[str, object]:
 def conditions() -> dict[str, object]:
     """What the figures depend on: the machine, the versions, the code."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    code = hashlib.sha256()
-    for path in sorted(Path(llmft.__file__).parent.rglob("*")):
+    code, root = hashlib.sha256(), Path(llmft.__file__).parent
+    for path in sorted(path for name in CODE for path in (root / name, *(root / name).rglob("*"))):
         if path.suffix in (".py", ".yaml"):
             code.update(path.read_bytes())
     return {
@@ -146,27 +171,99 @@ def conditions() -> dict[str, object]:
     }
 
 
+def measured() -> list[dict[str, Any]]:
+    """The runs so far, each with its kind, form, size, workers and conditions."""
+    try:
+        return list(json.loads(RESULT.read_text("utf-8"))["runs"])
+    except (OSError, ValueError, KeyError):
+        return []
+
+
+def is_same(run: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether ``run`` is of the size, kind, form and number of workers that ``wanted`` names."""
+    return all(run[name] == wanted[name] for name in ("dialogues", "kind", "form", "workers"))
+
+
+def keep(run: dict[str, Any]) -> None:
+    """Write ``run`` beside the others, in place of an older one of its kind."""
+    runs = [*(other for other in measured() if not is_same(other, run)), run]
+    runs.sort(key=lambda one: (one["workers"], one["kind"], one["dialogues"], one["form"]))
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(json.dumps({"runs": runs}, indent=1) + "\n", "utf-8")
+
+
+def table() -> str:
+    """What was measured, as Markdown."""
+    head = "| input | dialogues | duplicates searched | dialogues a second of one core | CPU ms | peak MB |"
+    lines = [head, "|---|---:|---|---:|---:|---:|"]
+    for run in measured():
+        size = f"{run['dialogues']:,}".replace(",", "\u00a0")
+        many = f", {run['workers']} workers" if run["workers"] > 1 else ""
+        figures = f"{run['dialogues_a_cpu_second']} | {run['cpu_ms_a_dialogue']:.2f} | {run['peak_mb']}"
+        lines.append(f"| {run['kind']}{many} | {size} | {run['form']} | {figures} |")
+    return "\n".join(lines)
+
+
+def publish(lines: str) -> None:
+    """Put the table in its place on the page."""
+    text = PAGE.read_text("utf-8")
+    before, _, rest = text.partition(TABLE[0])
+    _, end, after = rest.partition(TABLE[1])
+    if not end:
+        raise SystemExit(f"{PAGE} has no place for the table; put {TABLE[0]} and {TABLE[1]} where it belongs")
+    PAGE.write_text(f"{before}{TABLE[0]}\n{lines}\n{end}{after}", "utf-8")
+
+
+def draw() -> None:
+    """Speed and memory against the number of calls, with their bars."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (speed, memory) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    colours = {"labelled": "tab:blue", "raw": "tab:orange"}
+    styles = {"exact duplicates": "-", "near-duplicates too": "--"}
+    runs = [run for run in measured() if run["workers"] == 1]
+    for kind, form in sorted({(run["kind"], run["form"]) for run in runs}):
+        mine = sorted((run for run in runs if (run["kind"], run["form"]) == (kind, form)), key=lambda run: run["dialogues"])
+        sizes = [run["dialogues"] for run in mine]
+        look = {"color": colours[kind], "linestyle": styles[form], "marker": "o", "label": f"{kind}, {form}"}
+        speed.plot(sizes, [run["dialogues_a_cpu_second"] for run in mine], **look)
+        memory.plot(sizes, [run["peak_mb"] for run in mine], **look)
+    for form, bar in BARS.items():
+        speed.axhline(bar, color="grey", linestyle=styles[form], linewidth=0.8)
+    memory.axhline(BAR_MB, color="grey", linewidth=0.8)
+    speed.set(xscale="log", xlabel="dialogues", title="dialogues a second of one core", ylim=(0, None))
+    memory.set(xscale="log", xlabel="dialogues", title="peak memory, MB", ylim=(0, None))
+    speed.legend(fontsize="small")
+    PLOT.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(PLOT, dpi=110, metadata={"Software": None})
+
+
 def main() -> None:
     """Measure what is not measured yet."""
-    counts = [int(argument) for argument in sys.argv[1:]] or [10_000, 100_000]
-    here: dict[str, object] = conditions()
-    try:
-        result = json.loads(RESULT.read_text("utf-8"))
-    except (OSError, ValueError):
-        result = {}
-    if result.get("conditions") != here:
-        result = {"conditions": here, "dialogues": {}}
+    parser = argparse.ArgumentParser(description="how fast and in how much memory calls are prepared")
+    parser.add_argument("sizes", nargs="*", type=int, help="numbers of dialogues, such as 10000 100000 1000000")
+    parser.add_argument("--kinds", nargs="+", choices=sorted(KINDS), default=sorted(KINDS))
+    parser.add_argument("--workers", type=int, default=1)
+    chosen = parser.parse_args()
+    here = conditions()
     ROOM.mkdir(parents=True, exist_ok=True)
-    for count in sorted(counts):
-        figures = result["dialogues"].setdefault(str(count), {})
-        for name, options in FORMS.items():
-            if name in figures:
-                continue
-            figures[name] = measure(make_calls(count), options)
-            RESULT.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
-            print(count, name, json.dumps(figures[name]), flush=True)
-        (ROOM / f"calls-{count}.jsonl").unlink(missing_ok=True)
+    for count in sorted(chosen.sizes):
+        for kind in chosen.kinds:
+            for form, options in FORMS.items():
+                run = {"dialogues": count, "kind": kind, "form": form, "workers": chosen.workers, "conditions": here}
+                if any(is_same(other, run) and other["conditions"] == here for other in measured()):
+                    continue
+                figures = measure(make_calls(kind, count), ("--workers", str(chosen.workers), *options))
+                keep({**run, **figures})
+                print(count, kind, form, json.dumps(figures), flush=True)
+            (ROOM / f"{kind}-{count}.jsonl").unlink(missing_ok=True)
     shutil.rmtree(ROOM, ignore_errors=True)
+    draw()
+    publish(table())
+    print(table())
 
 
 if __name__ == "__main__":

@@ -6,16 +6,16 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from llmft.dialogue import Triage, read_triage
 from llmft.errors import PromptError
-from llmft.knowledge import Label, protocols
+from llmft.knowledge import Lang
 from llmft.prompt import Message
+from llmft.protocol.heard_language import heard_language
 from llmft.settings import Data
-from llmft.vocabulary import icd10_labels, specialties, urgencies
+from llmft.vocabulary import icd10_labels, slot_labels, specialties, urgencies
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from llmft.engine.llama_model import LlamaModel
 
-Lang = Literal["fr", "en"]
 SYSTEM: str = Data.model_fields["system"].default
 NOTICE = "aide à la décision — pas un dispositif médical / decision support, not a medical device"
 HELP = "/new : nouvel appel, new call · /quit : quitter, leave"
@@ -54,15 +53,6 @@ LABELS: dict[Lang, dict[str, str]] = {
         "no": "no",
     },
 }
-GENERAL_SLOTS: dict[str, Label] = {  # what is asked in any call; the others have their words in the protocols
-    "onset": Label(fr="depuis quand", en="since when"),
-    "age": Label(fr="âge", en="age"),
-    "severity": Label(fr="intensité", en="severity"),
-    "treatment": Label(fr="traitements en cours", en="current treatment"),
-}
-# frequent words that the other language does not have
-FRENCH = "je j ai c est et le la les un une des du mon ma mes pas depuis au avec il elle bonjour suis mal très oui"
-ENGLISH = "i m my the and is it s have has been since of to hello hi for with he she not yes pain feel am his her"
 
 
 def chat(gguf_path: Path, *, once: str | None = None, system: str | None = None, threads: int | None = None) -> int:
@@ -179,10 +169,7 @@ def printable(text: str) -> str:
 
 def guess_language(messages: Sequence[Message]) -> Lang:
     """The language of the patient's turns: French unless they are clearly English."""
-    said = " ".join(message["content"] for message in messages if message["role"] == "user")
-    words = re.findall(r"[^\W\d_]+", said.lower())
-    english, french = (sum(word in known.split() for word in words) for known in (ENGLISH, FRENCH))
-    return "en" if english > french else "fr"
+    return heard_language(message["content"] for message in messages if message["role"] == "user")
 
 
 def triage_table(triage: Triage, lang: Lang) -> Table:
@@ -212,16 +199,8 @@ def triage_table(triage: Triage, lang: Lang) -> Table:
 
 
 def _slot_in_words(slot: str, lang: Lang) -> str:
-    if slot in GENERAL_SLOTS:
-        return GENERAL_SLOTS[slot].of(lang)
-    label = _protocol_labels().get(slot)
+    label = slot_labels().get(slot)
     return slot.replace("_", " ") if label is None else label.of(lang)
-
-
-@cache
-def _protocol_labels() -> dict[str, Label]:
-    evidence = (item for protocol in protocols() for complaint in protocol.complaints for item in complaint.evidence)
-    return {item.slot: item.label for item in evidence}
 
 
 def _code_in_words(code: str, lang: Lang) -> str:

@@ -8,6 +8,13 @@ LlmftError                 the user can mend it; the CLI prints it and exits wit
 ├── TrainingError          a training that must not go on, or cannot begin on this machine
 ├── ExportError            a GGUF that cannot be written
 ├── VerifyError            a GGUF that is not the model that was trained
+├── StoreError             the desk's database refuses
+│   ├── NotStoredError     nothing of that name is there
+│   ├── ConflictError      it is taken, ended, or asked for twice in two ways
+│   └── StoreDownError     the database does not answer
+├── BackendError           the model behind the service does not answer
+│   └── BusyError          too many wait for it
+├── GateError              a model that must not be handed on, or a gate without figures to judge by
 ├── MissingExtraError      an optional part of the installation is absent
 └── DiskError              too little space, or a place that cannot be written
 
@@ -47,6 +54,34 @@ class ExportError(LlmftError):
 
 class VerifyError(LlmftError):
     """A GGUF differs from the model that was trained."""
+
+
+class StoreError(LlmftError):
+    """The desk's database refuses."""
+
+
+class NotStoredError(StoreError):
+    """Nothing of that name is stored."""
+
+
+class ConflictError(StoreError):
+    """What is asked for is taken or ended, or was asked for with the same key in another way."""
+
+
+class StoreDownError(StoreError):
+    """The database does not answer; whether the last change was made can be seen by repeating it with its key."""
+
+
+class BackendError(LlmftError):
+    """The model behind the service, or the server that holds it, does not answer."""
+
+
+class BusyError(BackendError):
+    """Too many requests wait for the model."""
+
+
+class GateError(LlmftError):
+    """A model failed its gate, or there is nothing to judge it by."""
 
 
 class MissingExtraError(LlmftError):

@@ -8,7 +8,7 @@ Labels are the operator's tokens and the end-of-turn token, nothing else.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -126,8 +126,29 @@ def to_messages(dialogue: Dialogue, system: str | None) -> list[Message]:
 
 def render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, *, answer_next: bool) -> str:
     """The text that a model reads; ``answer_next`` opens the operator's turn at its end."""
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answer_next)
+    spoken = spoken_only(messages, _markup(tokenizer, str(tokenizer.chat_template)))
+    text = tokenizer.apply_chat_template(spoken, tokenize=False, add_generation_prompt=answer_next)
     return str(text)
+
+
+def spoken_only(messages: Sequence[Message], markup: re.Pattern[str]) -> list[Message]:
+    """``messages`` in which no words are ``markup``: what a caller types must not end a turn or open another.
+
+    A space parts what would be read as one token. Texts of the training never hold any, so their tokens stay the same.
+    """
+
+    def parted(text: str) -> str:
+        while markup.search(text):
+            text = markup.sub(lambda found: f"{found.group()[0]} {found.group()[1:]}", text)
+        return text
+
+    return [{**message, "content": parted(message["content"])} for message in messages]
+
+
+def control_pattern(special: Iterable[str]) -> re.Pattern[str]:
+    """What a runtime would read as markup: its vocabulary's ``special`` tokens, and what templates spell."""
+    marks = sorted({token for token in special if len(token) > 1}, key=len, reverse=True)
+    return re.compile("|".join([*map(re.escape, marks), MARKUP.pattern]))
 
 
 def prompt_ids(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -189,6 +210,13 @@ def _refuse_markup(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase) -> No
             raise PromptError(
                 f"dialogue {dialogue.id}: turn {number} holds the control text {found.group()!r}; remove it from the call"
             )
+
+
+@lru_cache(maxsize=2)
+def _markup(tokenizer: PreTrainedTokenizerBase, template: str) -> re.Pattern[str]:
+    """The special tokens of ``tokenizer``, and the markup that ``template`` spells with ordinary ones."""
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return control_pattern(special | set(MARKUP.findall(template)))
 
 
 @lru_cache(maxsize=2)

@@ -78,7 +78,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises :class:`RecipeError` with every fault at once.
     """
-    values, lines = _read_yaml(path)
+    values, lines = read_yaml(path)
     for override in overrides:
         _apply(values, override)
     try:
@@ -129,7 +129,7 @@ _FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
-def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """The file's values, and the line of each dotted key."""
     try:
         text = path.read_text("utf-8")

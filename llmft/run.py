@@ -21,8 +21,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from llmft.errors import DiskError
+from llmft.errors import CheckpointError, DiskError
 
+SAMPLES, SAMPLE_BYTES = 64, 1 << 16  # of a weight file, spread evenly from its first byte to its last
 PARTIAL = ".partial"  # suffix of a file that is not whole yet
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "gguf", "llama-cpp-python", "gpt4all")
 
@@ -57,6 +58,11 @@ class RunFolder:
     def metrics_path(self) -> Path:
         """One JSON object a logged step."""
         return self.root / "metrics.jsonl"
+
+    @property
+    def canaries_path(self) -> Path:
+        """What was planted in the training calls, if anything was."""
+        return self.root / "canaries.json"
 
     @property
     def plots_dir(self) -> Path:
@@ -129,6 +135,37 @@ def sha256(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def base_fingerprint(folder: Path) -> dict[str, str]:
+    """What tells a base from another one of the same shapes: a digest of each weight file's size and samples of it.
+
+    Hashing a base of 16 GB whole would take longer than exporting it.
+    """
+    return {path.name: _sampled_sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+
+
+def _sampled_sha256(path: Path) -> str:
+    size_bytes = path.stat().st_size
+    digest = hashlib.sha256(str(size_bytes).encode())
+    with path.open("rb") as file:
+        for number in range(SAMPLES):
+            file.seek(max(0, size_bytes - SAMPLE_BYTES) * number // (SAMPLES - 1))
+            digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def require_same_base(run: RunFolder, folder: Path) -> None:
+    """Raise :class:`CheckpointError` for a base that changed since ``run`` was trained on it; older manifests do not say."""
+    try:
+        trained_on = json.loads(run.manifest_path.read_text("utf-8")).get("base_fingerprint")
+    except (OSError, ValueError, AttributeError):
+        return
+    if trained_on and trained_on != base_fingerprint(folder):
+        raise CheckpointError(
+            f"{run.root} was trained on other weights than those that are in {folder} now, so its adapter does not fit them; "
+            "train it again with: llmft sft, or give the base that it was trained on"
+        )
 
 
 def manifest(**facts: Any) -> dict[str, Any]:

@@ -61,6 +61,10 @@ class Lora(Section):
 class Train(Section):
     """The optimisation."""
 
+    fit: Literal["off", "auto"] = Field(
+        default="off",
+        description="auto: choose quantization, batch_dialogues, accumulate, packing and gradient_checkpointing for the machine",
+    )
     quantization: Literal["nf4", "none"] = Field(default="nf4", description="how the frozen base is held: nf4 (QLoRA) or none")
     epochs: Annotated[float, Field(gt=0)] = Field(default=1.0, description="passes over the training dialogues")
     max_steps: int = Field(default=-1, ge=-1, description="optimiser steps; -1: as many as the epochs need")
@@ -100,6 +104,10 @@ class Train(Section):
     )
     patience: Positive | None = Field(
         default=None, description="stop after so many validations without a lower loss; null: never"
+    )
+    canaries: int = Field(default=0, ge=0, description="invented secrets planted in training calls, to attack the model later")
+    canary_calls: Literal["raw", "deidentified"] = Field(
+        default="raw", description="the calls with a canary as they are, the worst case, or as prepare would have left them"
     )
     tracker: Literal["none", "mlflow", "wandb"] = Field(default="none", description="where metrics go besides TensorBoard")
     seed: int = Field(default=1, ge=0, description="seed of the adapter, the data order and dropout")
@@ -162,7 +170,7 @@ class Evaluate(Section):
 
     max_dialogues: Positive = Field(default=200, description="test dialogues, taken evenly from the test file")
     max_new_tokens: Positive = Field(default=320, description="longest answer in tokens; longer counts as a failure")
-    batch_dialogues: Positive = Field(default=16, description="dialogues answered at once by transformers")
+    batch_dialogues: Positive = Field(default=16, description="dialogues answered at once")
 
 
 class Export(Section):
@@ -176,6 +184,10 @@ class Export(Section):
     )
     calibration_dialogues: int = Field(
         default=64, ge=0, description="training dialogues that weigh the quants (importance matrix); 0 for none"
+    )
+    rounding: Literal["feedback", "nearest"] = Field(
+        default="feedback",
+        description="of Q4_0 where there are calibration dialogues: errors made good in later columns (GPTQ), or llama.cpp's own",
     )
     merge_base: Literal["original", "nf4", "better"] = Field(
         default="original",

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmft.dialogue import Dialogue, scan_dialogues
 from llmft.errors import CheckpointError, ExportError, RecipeError, VerifyError
+from llmft.gate_result import require_gate
 from llmft.privacy import keep_private
-from llmft.prompt import Message, to_messages
+from llmft.prompt import to_messages
 from llmft.recipe import Recipe, load_recipe
-from llmft.run import write_json
+from llmft.run import require_same_base, write_json
+
+if TYPE_CHECKING:
+    from llmft.export.base.checkpoint import Floats
+    from llmft.export.verify import Texts
 
 VERIFY_CHATS = 8  # test dialogues that the runtimes are compared on
+PERPLEXITY_CALLS = 16  # validation dialogues whose operator's words each file must foresee as the model does
 
 
 def export_command(arguments: argparse.Namespace) -> None:
@@ -28,7 +34,10 @@ def export_command(arguments: argparse.Namespace) -> None:
         return
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     wishes = Wishes(quants, arguments.profile, arguments.imatrix, arguments.force, _part_bytes(arguments))
-    for path in export_run(recipe, base_folder(recipe), trained_adapter(recipe), wishes):
+    adapter = trained_adapter(recipe)
+    weights = adapter / "adapter_model.safetensors"
+    require_gate(weights, despite=arguments.despite_gate, folders=[recipe.run.evaluation_dir])
+    for path in export_run(recipe, base_folder(recipe), adapter, wishes):
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
 
 
@@ -38,7 +47,7 @@ def _export_bare(arguments: argparse.Namespace, quants: tuple[str, ...] | None) 
     from llmft.export.file.imatrix import read_imatrix
     from llmft.export.file.quants import parse_rules
     from llmft.export.sources import read_sources
-    from llmft.export.stage import PROFILES
+    from llmft.export.stage import PROFILES, known_from_calls
     from llmft.export.writer import Options, export_bare
 
     if arguments.adapter_only and arguments.output is not None:
@@ -48,8 +57,14 @@ def _export_bare(arguments: argparse.Namespace, quants: tuple[str, ...] | None) 
     quants = quants or PROFILES.get(arguments.profile or "")
     if arguments.output is None or quants is None:
         raise ExportError("--base needs --output FILE.gguf and --quant, such as --quant Q4_0 (or --profile, or --adapter-only)")
+    rules = parse_rules(arguments.mix)
     importance = {} if arguments.imatrix is None else read_imatrix(arguments.imatrix)
-    options = Options(parse_rules(arguments.mix), importance, _part_bytes(arguments), force=arguments.force)
+    moments: dict[str, Floats] = {}
+    if arguments.data is not None:
+        sources = read_sources(cached_folder(arguments.base), arguments.adapter, arguments.weight, into_nf4=arguments.into_nf4)
+        gathered, moments = known_from_calls(sources, quants, rules, arguments.data)
+        importance = importance or gathered
+    options = Options(rules, importance, part_bytes=_part_bytes(arguments), force=arguments.force, moments=moments)
     paths = export_bare(
         cached_folder(arguments.base),
         arguments.adapter,
@@ -94,11 +109,10 @@ def crossval_command(arguments: argparse.Namespace) -> None:
 
 def _answered(fold: Recipe) -> dict[str, float | None]:
     """The triage metrics of a fold's adapter on the labelled calls of its own fold."""
-    from dataclasses import asdict
-
     from llmft.engine.torch_model import load_adapter
-    from llmft.evaluate.metrics import measure
-    from llmft.evaluate.predict import gold_verdict, predict
+    from llmft.evaluate.figures.triage import measure
+    from llmft.evaluate.predict import predict
+    from llmft.evaluate.truth import gold_verdict
     from llmft.train.rows import read_split
 
     calls = [call for call in read_split(fold, "validation") if gold_verdict(call) is not None][: fold.evaluate.max_dialogues]
@@ -106,48 +120,66 @@ def _answered(fold: Recipe) -> dict[str, float | None]:
         return {}
     engine = load_adapter(str(base_folder(fold)), fold.run.adapter_dir, fold.evaluate.batch_dialogues)
     outcomes = predict(engine, calls, fold.data.system, fold.evaluate.max_new_tokens, fold.name)
-    return {name: value for name, value in asdict(measure(outcomes)).items() if isinstance(value, float) and name != "seconds"}
+    values = measure(outcomes, [call.family_id for call in calls]).values
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def verify_command(arguments: argparse.Namespace) -> int:
     """``llmft verify``: one GGUF, or every GGUF of a recipe's export; 1 when a check fails."""
-    from llmft.export.verify import print_report, verify
+    from llmft.export.proof.checks import print_report
+    from llmft.export.proof.page import write_page
+    from llmft.export.verify import Limits, verify
 
     keep_private()
-    files, base, adapter, chats = _to_verify(arguments)
+    files, base, adapters, texts = _to_verify(arguments)
+    limits = Limits(threads=arguments.threads, mapped=True if arguments.mapped else None)
     passed = True
     for path in files:
         reference = next((file for file in files if file.stem.endswith("-F16") and file != path), None)
-        report = verify(path, base, adapter, chats, reference_f16=reference)
+        report = verify(path, base, adapters, texts, shares=arguments.weight, reference_f16=reference, limits=limits)
         passed &= report.passed
         _record(path, report.as_json())
         if arguments.json:
             print(json.dumps(report.as_json(), ensure_ascii=False, indent=2))
         else:
             print_report(report)
+    page = write_page(files[0].parent)
+    if not arguments.json:
+        print(f"report: {page}")
     return 0 if passed else 1
 
 
-def _to_verify(arguments: argparse.Namespace) -> tuple[list[Path], Path, Path | None, list[list[Message]]]:
-    """The files, F16 first, with the base and adapter that they were made from and chats to compare on."""
+def _to_verify(arguments: argparse.Namespace) -> tuple[list[Path], Path, list[Path], Texts]:
+    """The files, F16 first, with the base and adapters that they were made from and texts to compare on."""
     if arguments.file.suffix in (".yaml", ".yml"):
         recipe = load_recipe(arguments.file)
         files = sorted(recipe.exported, key=lambda path: (not path.stem.endswith("-F16"), path.name))
         if not files:
             raise VerifyError(f"{recipe.export_dir} holds no GGUF; make them with: llmft export {arguments.file}")
-        return files, base_folder(recipe), trained_adapter(recipe), _test_chats(recipe)
+        texts = verified_texts(arguments.data or Path(recipe.data.folder), recipe.data.system)
+        return files, base_folder(recipe), [trained_adapter(recipe)], texts
     if arguments.base is None:
         raise VerifyError(f"say what {arguments.file} was made from (--base DIR --adapter DIR), or give a recipe")
-    return [arguments.file], arguments.base, arguments.adapter, []
+    return [arguments.file], arguments.base, arguments.adapter, verified_texts(arguments.data, None)
 
 
-def _test_chats(recipe: Recipe) -> list[list[Message]]:
-    """Some test dialogues up to the operator's last turn."""
-    path = Path(recipe.data.folder) / "test.jsonl"
-    if not path.is_file():
-        return []
-    dialogues = (parsed for parsed in scan_dialogues(path) if isinstance(parsed, Dialogue))
-    return [to_messages(dialogue, recipe.data.system)[:-1] for dialogue in itertools.islice(dialogues, VERIFY_CHATS)]
+def verified_texts(folder: Path | None, system: str | None) -> Texts:
+    """Test calls up to the operator's last turn, validation calls whole, and what is said in the test calls."""
+    from llmft.export.verify import Texts
+
+    if folder is None:
+        return Texts()
+    test, validation = _split(folder, "test"), _split(folder, "validation")
+    return Texts(
+        chats=[to_messages(dialogue, system)[:-1] for dialogue in test[:VERIFY_CHATS]],
+        calls=[to_messages(call, system) for call in validation[:PERPLEXITY_CALLS] if call.turns[-1].speaker == "operator"],
+        said=[turn.text for dialogue in test for turn in dialogue.turns],
+    )
+
+
+def _split(folder: Path, name: str) -> list[Dialogue]:
+    path = folder / f"{name}.jsonl"
+    return [parsed for parsed in scan_dialogues(path) if isinstance(parsed, Dialogue)] if path.is_file() else []
 
 
 def _record(path: Path, report: dict[str, object]) -> None:
@@ -168,6 +200,7 @@ def trained_adapter(recipe: Recipe) -> Path:
     """The run's adapter folder."""
     if not recipe.run.adapter_dir.is_dir():
         raise CheckpointError(f"{recipe.run.root} holds no finished adapter; train it with: llmft sft, or go on with --resume")
+    require_same_base(recipe.run, base_folder(recipe))
     return recipe.run.adapter_dir
 
 

@@ -11,10 +11,16 @@ from functools import cache, lru_cache
 
 from pydantic import Field
 
-from llmft.knowledge import Label, Strict, load
+from llmft.knowledge import Label, Strict, load, protocols
 
 ICD10_PATTERN = re.compile(r"^[A-Z][0-9]{2}(\.[0-9]{1,2})?\Z")  # form of a WHO ICD-10 code
 UNDECIDED = "indetermine"  # the label that sends a call to a human
+GENERAL_SLOTS: dict[str, Label] = {  # what is asked in any call; the others have their words in the protocols
+    "onset": Label(fr="depuis quand", en="since when"),
+    "age": Label(fr="âge", en="age"),
+    "severity": Label(fr="intensité", en="severity"),
+    "treatment": Label(fr="traitements en cours", en="current treatment"),
+}
 
 
 class Specialty(Strict):
@@ -54,6 +60,13 @@ def icd10_labels() -> dict[str, Label]:
 
 
 @cache
+def slot_labels() -> dict[str, Label]:
+    """Every fact that an operator asks about ─▶ its label in both languages."""
+    evidence = (item for protocol in protocols() for complaint in protocol.complaints for item in complaint.evidence)
+    return GENERAL_SLOTS | {item.slot: item.label for item in evidence if item.slot not in GENERAL_SLOTS}
+
+
+@cache
 def placeholders() -> frozenset[str]:
     """What may stand in brackets instead of a personal detail, without index."""
     return frozenset(load("placeholders.yaml")["placeholders"])
@@ -74,8 +87,18 @@ def _specialty_names() -> dict[str, str]:
 
 
 @lru_cache(maxsize=4096)
+def without_accents(text: str) -> str:
+    """``text`` without accents, its ligatures as two letters; case and other scripts stay."""
+    text = text.replace("œ", "oe").replace("Œ", "Oe").replace("æ", "ae").replace("Æ", "Ae")
+    return "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+
+
 def plain(text: str) -> str:
     """Lower case, no accents, words apart by single spaces: how names that people write are compared."""
-    text = text.replace("œ", "oe").replace("Œ", "oe")
-    letters = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    letters = without_accents(text).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[\W_]+", " ", letters).strip()
+
+
+def name_key(name: str) -> str:
+    """How a name is looked up: lower case, no accents, words joined by underscores."""
+    return plain(name).replace(" ", "_")

@@ -34,3 +34,27 @@ def bases(tmp_path_factory):
 def prepared(tmp_path_factory):
     """A prepared folder of synthetic calls."""
     return tiny_prepared(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """The URL of a PostgreSQL that runs for the tests alone."""
+    from tiny_store import running_postgresql
+
+    with running_postgresql() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request, monkeypatch):
+    """An empty store of the desk, in each of its databases."""
+    from tiny_store import new_database, quick_folder
+
+    from llmft.serve.store.database import open_store
+
+    url = new_database(request.getfixturevalue("postgresql")) if request.param == "postgresql" else None
+    with quick_folder() as folder:
+        monkeypatch.setenv("LLMFT_VAULT", str(folder / "vault"))
+        opened = open_store(url, folder / "desk")
+        yield opened
+        opened.close()

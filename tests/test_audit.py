@@ -24,8 +24,8 @@ from llmft.prepare.reporting.audit import (
     write_sheet,
 )
 from llmft.prepare.reporting.audit_sheet import SCRIPT, highlighted, sheet
-from llmft.prepare.reporting.bound import upper_bound
 from llmft.prepare.reporting.report import read_report
+from llmft.proportion import upper_bound
 
 EXACT = {  # (found, cases) ─▶ scipy.stats.beta.ppf(0.95, found + 1, cases - found)
     (0, 1): 0.95,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ VERBS = (
     "data",
     "base",
     "preview",
+    "plan",
     "sft",
     "search",
     "crossval",
@@ -83,6 +85,7 @@ def test_ctrl_c_is_quiet(monkeypatch, capsys, tmp_path):
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
+    importlib.import_module("llmft.prepare.synthetic.score")  # loaded later, it would keep the replaced function for good
     monkeypatch.setattr("llmft.prepare.synthetic.synthesize.synthesize", interrupted)
     assert main(["synthesize", "--output", str(tmp_path / "x.jsonl")]) == 130
     assert "stopped" in capsys.readouterr().err

@@ -48,7 +48,7 @@ def test_every_fold_is_trained_and_measured(recipe, capsys):
     assert main(["crossval", "recipe.yaml"]) == 0
     report = json.loads(Path("runs/tiny-crossval/crossval.json").read_text())
     assert len(report["folds"]) == 3
-    assert {"validation_loss", "block_parses", "specialty_macro_f1", "under_triage"} <= set(report["summary"])
+    assert {"validation_loss", "format_valid", "specialty_macro_f1", "under_triage"} <= set(report["summary"])
     found = report["summary"]["validation_loss"]
     losses = [fold["validation_loss"] for fold in report["folds"]]
     assert found["low"] < found["mean"] < found["high"] and found["mean"] == pytest.approx(sum(losses) / 3)

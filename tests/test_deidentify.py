@@ -439,6 +439,8 @@ def test_every_part_of_a_long_name_is_covered(lang, marked):
         ("fr", "Le gosier en feu depuis hier"),
         ("fr", "Lourdes et grosses, mes jambes"),
         ("en", "Noisy breathing since yesterday"),
+        ("en", "I grew up in North America and we flew back from West Africa on Sunday"),
+        ("en", "He works off the West Coast, she came from South Carolina and then East Anglia"),
         ("en", "she's ninety percent better, her sats are ninety-two, she's 95 kilos"),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llmft.deidentify.files import deidentify_file
 from llmft.deidentify.notes import notes_of
-from llmft.deidentify.record import VERSION, deidentify_record, is_done, known_note, left_over
+from llmft.deidentify.record import VERSION, deidentify_record, deidentify_text, is_done, known_note, left_over
 from llmft.deidentify.span import Roster
 from llmft.deidentify.stage import deidentify, residual
 from llmft.deidentify.words import words_of
@@ -342,3 +342,15 @@ def test_whatever_the_notes_hold_codes_stay_and_blocks_are_read(notes, lang):
             update={"summary": "", "missing_info": ()}
         )
     assert [field for field, _ in notes_of(done)] == [field for field, _ in notes_of(before)]
+
+
+def test_a_text_with_a_block_is_read_as_a_turn_is():
+    roster = Roster(patient=("Zoé Brumelune",))
+    block = {"urgency": "U2", "summary": "Brumelune a mal", "icd10": ["R07.4"]}
+    said = f"Mme Brumelune, venez.\n```json\n{json.dumps(block)}\n```\nMerci Zoé"
+    done = deidentify_text(said, "fr", roster)
+    block["summary"] = "[NOM_1] a mal"
+    assert done.text == f"Mme [NOM_1], venez.\n```json\n{json.dumps(block)}\n```\nMerci [PRENOM_1]"
+    assert (done.counts, done.left) == ({"NOM": 2, "PRENOM": 1}, ())
+    plain = "```json\n{}```" + " sans rien"
+    assert deidentify_text(plain, "fr").text == plain

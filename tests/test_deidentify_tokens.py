@@ -7,8 +7,9 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.deidentify.numbers import pieces_by_end, pieces_by_start, stretches
-from llmft.deidentify.tokens import has_digit, lowered, matches_at, starts_of, tokens, words
+from llmft.deidentify.identifiers import _BRITISH_INSURANCE, _PLATE, _SMALL_PLATE
+from llmft.deidentify.numbers import digits_in, pieces_by_end, pieces_by_start, rows_of, sizes, stretches
+from llmft.deidentify.tokens import around_numbers, has_digit, lowered, matches_at, starts_of, tokens, words
 from llmft.deidentify.words import fold, read
 
 SPEECH = st.lists(
@@ -58,3 +59,24 @@ def test_matches_at_every_place_are_those_of_finditer(text):
 def test_words_are_found_with_their_accents():
     assert starts_of("né hier, il ne dort pas", frozenset(("né", "pas"))) == [0, 20]
     assert starts_of("il ne dort", frozenset(("né",))) == []
+
+
+PLATES = st.lists(
+    st.sampled_from(["AB", "ab", "-", " ", "123", "12", "4", "CDE", "QQ", "75", "2A", "C", "é", "_", "\n", "34 56"]), max_size=14
+)
+
+
+@given(PLATES.map("".join))
+def test_plates_begin_at_a_number_or_two_or_three_places_before_it(text):
+    places = around_numbers(text, (0, 2, 3))
+    assert places == sorted(set(places)) and all(place >= 0 for place in places)
+    for pattern in (_PLATE, _BRITISH_INSURANCE, _SMALL_PLATE):
+        assert [m.span() for m in matches_at(pattern, text, places)] == [m.span() for m in pattern.finditer(text)]
+
+
+@given(SPEECH)
+def test_stretches_know_how_many_digits_they_have(text):
+    digits = ["".join(piece.digits for piece in row) for row in stretches(text)]
+    assert list(map(len, digits)) == list(sizes(text))
+    assert rows_of(text, 3) == [row for row, size in zip(stretches(text), sizes(text), strict=True) if size > 2]
+    assert [found[2] for found in digits_in(text)] == [said for said in digits if len(said) > 1]

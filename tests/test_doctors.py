@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import llmft
 from llmft.dialogue import Fault
-from llmft.prepare.readers.doctors import (
+from llmft.doctors.roster_file import (
     Doctor,
     Slot,
     as_roster_json,

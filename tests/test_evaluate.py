@@ -12,15 +12,15 @@ import tiny_engine as tiny
 from llmft.dialogue import write_dialogues
 from llmft.engine import Answer
 from llmft.errors import CheckpointError, DialogueError
-from llmft.evaluate import stage
-from llmft.evaluate.metrics import Outcome, Verdict, measure
+from llmft.evaluate import candidates, stage
 from llmft.evaluate.predict import predict, read_predictions, read_test_calls, write_predictions
-from llmft.evaluate.report import merge_metrics, print_report
+from llmft.evaluate.prediction import Prediction, Verdict
 from llmft.prompt import Message
 from llmft.recipe import Data, Evaluate, Recipe
 
 GOLD = [Verdict(urgency=urgency, specialty=specialty, icd10=(code,)) for _, _, urgency, specialty, code, _ in tiny.CALLS]
 RIGHT = [dialogue.turns[-1].text for dialogue in tiny.dialogues()]
+SAID = [gold.model_copy(update={"escalate": gold.urgency == "U1"}) for gold in GOLD]  # as the blocks have it
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Spoken:
             yield index, Answer(self.texts[index], self.ended, 0.25)
 
 
-def ask(engine: Any) -> list[Outcome]:
+def ask(engine: Any) -> list[Prediction]:
     return predict(engine, tiny.dialogues(), tiny.SYSTEM, 200, "test")
 
 
@@ -66,7 +66,7 @@ def refuse(*arguments: Any, **settings: Any) -> None:
 
 def test_right_answers_are_read_in_order() -> None:
     found = ask(Spoken(RIGHT))
-    assert [(o.id, o.gold, o.predicted) for o in found] == [(name, gold, gold) for name, gold in zip("abc", GOLD, strict=True)]
+    assert [(o.id, o.gold, o.predicted) for o in found] == list(zip("abc", GOLD, SAID, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -80,14 +80,12 @@ def test_right_answers_are_read_in_order() -> None:
         "```json\n[[[[]]]]\n```",
         '```json\n{"urgency": "U9"}\n```',
         RIGHT[0].replace("cardiologie", "astrologie"),
-        RIGHT[0].replace("R07.4", "DOULEUR"),
-        RIGHT[0].removesuffix("```"),
         "\ufffd\x00\x1b[2J",
     ],
 )
 def test_useless_answer_is_a_failure_and_no_traceback(text: str) -> None:
     found = ask(Spoken([text, RIGHT[1], RIGHT[2]]))
-    assert [o.predicted for o in found] == [None, *GOLD[1:]]
+    assert [o.predicted for o in found] == [None, *SAID[1:]]
 
 
 def test_answer_that_did_not_end_is_a_failure_even_with_a_block() -> None:
@@ -96,13 +94,15 @@ def test_answer_that_did_not_end_is_a_failure_even_with_a_block() -> None:
 
 def test_base_adapter_and_gguf_are_measured(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     report = stage.evaluate(recipe, threads=1)
-    assert list(report["models"]) == ["base", "adapter", "tiny-F16.gguf"]
-    figures = {name: (m["block_parses"], m["specialty_macro_f1"], m["emergency_recall"]) for name, m in report["models"].items()}
-    assert figures == {"base": (0.0, 0.0, 0.0), "adapter": (1.0, 1.0, 1.0), "tiny-F16.gguf": (1.0, 1.0, 1.0)}
+    names = ["base", "adapter", "tiny-F16.gguf", "adapter + rules", "tiny-F16.gguf + rules", "rules"]
+    assert list(report["models"]) == names
+    figures = {name: (m["format_valid"], m["specialty_macro_f1"], m["emergency_recall"]) for name, m in report["models"].items()}
+    assert [figures[name] for name in names[:3]] == [(0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0)]
+    assert report["main"] == "adapter" and report["rivals_that_win"] == []
     assert report["test"]["dialogues"] == 3
     assert json.loads((recipe.run.evaluation_dir / "metrics.json").read_text("utf-8")) == json.loads(json.dumps(report))
     printed = capsys.readouterr().out
-    assert "emergency recall" in printed and "F16" in printed and "3 calls of calls/test.jsonl" in printed
+    assert "emergency" in printed and "F16 + rules" in printed and "3 calls of calls/test.jsonl" in printed
 
 
 def test_predictions_hold_labels_and_no_words(recipe: Recipe) -> None:
@@ -110,16 +110,16 @@ def test_predictions_hold_labels_and_no_words(recipe: Recipe) -> None:
     text = (recipe.run.evaluation_dir / "predictions-adapter.jsonl").read_text("utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
     assert [row["id"] for row in rows] == ["a", "b", "c"]
-    assert [set(row) for row in rows] == [{"id", "key", "gold", "predicted", "seconds"}] * 3
-    assert rows[0]["predicted"] == {"urgency": "U1", "specialty": "cardiologie", "icd10": ["R07.4"]}
+    assert [set(row) for row in rows] == [{*Prediction.model_fields, "key"}] * 3
+    assert (rows[0]["predicted"]["urgency"], rows[0]["predicted"]["specialty"]) == ("U1", "cardiologie")
     for dialogue in tiny.dialogues():
         assert not any(turn.text[:12] in text for turn in dialogue.turns)
 
 
 def test_second_run_reads_what_the_first_one_wrote(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     first = stage.evaluate(recipe, threads=1)
-    for load in ("load_base", "load_adapter", "load_gguf"):
-        monkeypatch.setattr(stage, load, refuse)
+    for load in ("load_base", "load_adapter", "open_parallel"):
+        monkeypatch.setattr(candidates, load, refuse)
     assert stage.evaluate(recipe, threads=1) == first
 
 
@@ -127,7 +127,7 @@ def test_second_run_reads_what_the_first_one_wrote(recipe: Recipe, monkeypatch: 
 def test_predictions_are_made_anew_when_anything_changed(change: str, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     file = "export/tiny/tiny-F16.gguf"
     stage.evaluate(recipe, [file], threads=1)
-    monkeypatch.setattr(stage, "load_gguf", refuse)
+    monkeypatch.setattr(candidates, "open_parallel", refuse)
     if change == "test file":
         write_dialogues(Path("calls/test.jsonl"), tiny.dialogues()[:2])
     elif change == "model":
@@ -141,10 +141,10 @@ def test_predictions_are_made_anew_when_anything_changed(change: str, recipe: Re
 
 
 def test_models_that_are_there_are_the_default(recipe: Recipe) -> None:
-    assert stage.default_models(recipe) == ["base", "adapter", "export/tiny/tiny-F16.gguf"]
+    assert candidates.default_models(recipe) == ["base", "adapter", "export/tiny/tiny-F16.gguf"]
     recipe.run.adapter_dir.unlink()
     (recipe.export_dir / "tiny-F16.gguf").unlink()
-    assert stage.default_models(recipe) == ["base"]
+    assert candidates.default_models(recipe) == ["base"]
 
 
 @pytest.mark.parametrize("model", ["bse", "nowhere.gguf", "calls/test.jsonl"])
@@ -166,7 +166,14 @@ def test_truncated_gguf_is_refused_and_earlier_figures_stay(recipe: Recipe) -> N
     with pytest.raises(CheckpointError, match="is damaged"):
         stage.evaluate(recipe)
     kept = json.loads((recipe.run.evaluation_dir / "metrics.json").read_text("utf-8"))
-    assert list(kept["models"]) == ["base", "adapter"]
+    assert [name for name, entry in kept["models"].items() if entry["kind"] == "model"] == ["base", "adapter"]
+
+
+def test_models_measured_before_stay_in_the_table_and_those_of_another_test_go(recipe: Recipe) -> None:
+    stage.evaluate(recipe, ["adapter"])
+    assert [n for n, m in stage.evaluate(recipe, ["base"])["models"].items() if m["kind"] == "model"] == ["base", "adapter"]
+    write_dialogues(Path("calls/test.jsonl"), tiny.dialogues()[:2])
+    assert [n for n, m in stage.evaluate(recipe, ["base"])["models"].items() if m["kind"] == "model"] == ["base"]
 
 
 def test_test_calls_are_taken_evenly_and_in_order(tmp_path: Path) -> None:
@@ -180,7 +187,14 @@ def test_gold_comes_from_the_last_turn_when_there_are_no_labels(tmp_path: Path) 
     path = tmp_path / "test.jsonl"
     write_dialogues(path, [dialogue.model_copy(update={"labels": None}) for dialogue in tiny.dialogues()])
     dialogues = read_test_calls(path, 3)
-    assert [o.gold for o in predict(Spoken(RIGHT), dialogues, tiny.SYSTEM, 200, "test")] == GOLD
+    assert [o.gold for o in predict(Spoken(RIGHT), dialogues, tiny.SYSTEM, 200, "test")] == SAID
+
+
+def test_labels_that_the_vocabulary_does_not_know_are_faults_of_the_set(recipe: Recipe) -> None:
+    path = Path("calls/test.jsonl")
+    path.write_text(path.read_text("utf-8").replace('"specialty": "cardiologie"', '"specialty": "astrologie"'), "utf-8")
+    with pytest.raises(DialogueError, match=r"test.jsonl:1: field labels.specialty: not a specialty of knowledge/"):
+        stage.evaluate(recipe, ["adapter"])
 
 
 def test_test_set_without_labels_or_calls_is_refused(tmp_path: Path) -> None:
@@ -205,23 +219,3 @@ def test_damaged_predictions_are_not_read(damage: Any, tmp_path: Path) -> None:
     assert read_predictions(path, "key", ["a", "b"]) is None
     path.write_text(damage(path.read_text("utf-8")), "utf-8")
     assert read_predictions(path, "key", ["a", "b", "c"]) is None
-
-
-def test_metrics_of_other_models_stay_and_those_of_another_test_go(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.json"
-    merge_metrics(path, {"sha256": "1"}, {"m-Q4_0.gguf": {"n": 1}, "adapter": {"n": 1}})
-    report = merge_metrics(path, {"sha256": "1"}, {"base": {"n": 2}, "adapter": {"n": 2}})
-    assert list(report["models"].items()) == [("base", {"n": 2}), ("adapter", {"n": 2}), ("m-Q4_0.gguf", {"n": 1})]
-    assert list(merge_metrics(path, {"sha256": "2"}, {"base": {"n": 3}})["models"]) == ["base"]
-    path.write_text("{")
-    assert list(merge_metrics(path, {"sha256": "2"}, {"adapter": {"n": 3}})["models"]) == ["adapter"]
-
-
-def test_report_prints_what_cannot_be_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    calm = [o.model_copy(update={"gold": o.gold.model_copy(update={"urgency": "U3"})}) for o in ask(Spoken(RIGHT))]
-    metrics = {**measure(calm).__dict__}
-    print_report({"test": {"file": "[x]/test.jsonl", "dialogues": 3}, "models": {"base": metrics}}, "tiny")
-    printed = capsys.readouterr().out
-    assert "emergency recall (U1)" in printed and "–" in printed
-    assert "[x]/test.jsonl" in printed  # brackets of a path are no markup
-    assert printed.count("note: no U1 call in the set") == 1

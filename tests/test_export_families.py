@@ -7,18 +7,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import pytest
 import tiny_export
 import tiny_zoo
 from gguf import GGUFReader
+from llama_cpp import Llama
+from transformers import AutoTokenizer
 
+from llmft.engine.torch_model import TorchModel
 from llmft.errors import CheckpointError
 from llmft.export import verify as verification
 from llmft.export.base.checkpoint import read_base
 from llmft.export.base.families import FAMILIES, describe
-from llmft.export.proof import reference, runtimes
+from llmft.export.proof import runtimes
 from llmft.export.proof.child import Child
-from llmft.export.writer import export, export_file
+from llmft.export.verify import Limits, Texts
+from llmft.export.writer import export, export_bare, export_file
 
 QUANTS = ("F16", "Q8_0", "Q4_0", "Q4_K_M")
 ARCHITECTURES = {
@@ -26,14 +31,16 @@ ARCHITECTURES = {
     **{"qwen-2.5": "qwen2", "qwen-3": "qwen3", "phi-3": "phi3", "phi-4": "phi3", "gpt-j": "phi2"},
     **{"gemma-2": "gemma2", "gemma-3": "gemma3"},
 }
-LLAMA_CPP = {"llama_tokens", "llama_logits"}
+LLAMA_CPP = {"reference", "template", "llama_tokens", "llama_logits"}
+CHECKS = {"end token", "template", "tokens, llama-cpp-python", "lines, llama-cpp-python", "first token"}
+CHECKS |= {"logits, KL", "logits, top-1"}
+ASKED = Texts(tiny_export.DIALOGUES)
+ONE_THREAD = Limits(require_stop=False, threads=1)
 
 
 def in_this_process(child: Child, check: str, gguf_path: Path | None = None) -> Any:
     """A check of verify without a process of its own, which test_verify.py covers: eleven families in seconds."""
     job = json.loads((child.work_dir / "job.json").read_text(encoding="utf-8"))
-    if check == "reference":
-        return reference.compute(job, child.work_dir)
     assert check in LLAMA_CPP
     return runtimes.CHECKS[check](job, child.work_dir, gguf_path or child.gguf_path)
 
@@ -48,7 +55,7 @@ def only_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run(child: Child, check: str, gguf_path: Path | None = None) -> Any:
         return (
-            {"ids": None, "answers": [[] for _ in tiny_export.DIALOGUES]}
+            {"ids": None, "lines": None, "answers": [[] for _ in tiny_export.DIALOGUES]}
             if check.startswith("gpt4all")
             else in_this_process(child, check, gguf_path)
         )
@@ -71,9 +78,9 @@ def test_family_with_adapter_is_the_same_model_in_every_quant(name: str, tmp_pat
     paths = export(base, adapter, tmp_path / "out", "m", QUANTS, threads=1)
     divergence = {}
     for quant, path in zip(QUANTS, paths, strict=True):
-        report = verification.verify(path, base, adapter, tiny_export.DIALOGUES, require_stop=False, threads=1)
-        checks = {check.name: check for check in report.checks if "gpt4all" not in check.name}
-        assert {"end token", "tokens, llama-cpp-python", "first token", "logits, KL", "logits, top-1"} == set(checks)
+        report = verification.verify(path, base, [adapter], ASKED, limits=ONE_THREAD)
+        checks = {check.name: check for check in report.checks if "gpt4all 2.8.2" not in check.name}
+        assert {*CHECKS, "template, GPT4All's Jinja"} >= set(checks) >= CHECKS
         divergence[quant] = checks["logits, KL"].measured
         # the logits of a random model lie so close together that four bits may reorder them
         failed = {title for title, check in checks.items() if not check.passed} - (
@@ -84,6 +91,34 @@ def test_family_with_adapter_is_the_same_model_in_every_quant(name: str, tmp_pat
     assert divergence["Q8_0"] < divergence["Q4_K_M"] < divergence["Q4_0"] < 1.0  # four bits of a random model
     found = GGUFReader(paths[0]).get_field("general.architecture")
     assert found is not None and found.contents() == ARCHITECTURES[name]
+    engine = TorchModel(None, AutoTokenizer.from_pretrained(base))  # type: ignore[arg-type]
+    vocabulary = Llama(str(paths[0]), vocab_only=True, verbose=False)
+    handle = llama_cpp.llama_model_get_vocab(vocabulary.model)
+    ends = [token for token in range(vocabulary.n_vocab()) if llama_cpp.llama_vocab_is_eog(handle, token)]
+    assert engine.end_ids == ends
+
+
+@pytest.mark.usefixtures("only_llama_cpp")
+def test_weighted_sum_of_adapters_is_the_same_model(tmp_path: Path) -> None:
+    base = tiny_export.save_zoo_base(tmp_path / "base", "llama-3.1")
+    one = tiny_export.save_adapter_of(tmp_path / "one", base)
+    other = tiny_export.save_adapter_of(tmp_path / "other", base, r=8, lora_alpha=4, target_modules=["q_proj", "down_proj"])
+    (path,) = export_bare(base, [one, other], tmp_path / "m.gguf", ["F16"], shares=[0.7, -0.3])
+    found = {}
+    for shares in ((0.7, -0.3), (1.0, 1.0)):
+        report = verification.verify(path, base, [one, other], ASKED, shares=shares, limits=ONE_THREAD)
+        found[shares] = next(check.measured for check in report.checks if check.name == "logits, KL")
+    assert found[0.7, -0.3] < 1e-5 < 1e-2 < found[1.0, 1.0]
+
+
+@pytest.mark.usefixtures("only_llama_cpp")
+def test_adapter_with_a_vocabulary_of_its_own_is_verified(tmp_path: Path) -> None:
+    base = tiny_export.save_zoo_base(tmp_path / "base", "llama-2")
+    rows = json.loads((base / "config.json").read_text())["vocab_size"] + 5
+    adapter = tiny_export.save_adapter_of(tmp_path / "adapter", base, rows=rows, modules_to_save=["embed_tokens", "lm_head"])
+    path = export_file(base, adapter, tmp_path / "m.gguf", "F16", threads=1)
+    report = verification.verify(path, base, [adapter], ASKED, limits=ONE_THREAD)
+    assert next(check.measured for check in report.checks if check.name == "logits, KL") < 1e-5
 
 
 def changed_config(base: Path, folder: Path, **changes: Any) -> Path:
@@ -159,7 +194,7 @@ def test_gemma_2_has_no_place_for_a_head_of_its_own(tmp_path: Path) -> None:
 def test_variants_of_a_family_equal_transformers(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
     base = tiny_export.save_zoo_base(tmp_path / "base", name, **changes)
     path = export_file(base, None, tmp_path / "m.gguf", "F16", threads=1)
-    report = verification.verify(path, base, None, tiny_export.DIALOGUES, require_stop=False, threads=1)
+    report = verification.verify(path, base, [], ASKED, limits=ONE_THREAD)
     found = {check.name: check.measured for check in report.checks}
     assert found["logits, KL"] < 1e-5 and found["logits, top-1"] >= 0.99, found
 

@@ -198,3 +198,30 @@ def test_what_the_desktop_cannot_run_is_not_installed(exported: Path, tmp_path: 
         with pytest.raises(error, match=words):
             gpt4all.install(path, tmp_path / "models")
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("name", ["Llama-3.2-1B-Instruct-Q4_0.gguf", "mistral-7b-openorca.gguf2.Q4_0.gguf"])
+def test_name_of_one_of_the_desktops_own_models_is_refused(exported: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(exported.read_bytes())
+    with pytest.raises(ExportError, match="name of one of GPT4All's own models, and would be taken for it; rename the file"):
+        gpt4all.install(path, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(("shown", "others", "stays"), [
+    ("Triage", "[model-other.gguf]\nname=Triage\n", False),
+    ("Triage", "[model-other.gguf]\nname=\"Triage\"\n", False),
+    ("Triage", "[model-other.gguf]\nname=Sorting\n", True),
+    ("Hermes", "", False),
+])  # fmt: skip
+def test_display_name_that_another_model_has_is_left_out(
+    exported: Path, tmp_path: Path, shown: str, others: str, stays: bool
+) -> None:
+    path, settings = tmp_path / "mine.gguf", tmp_path / "GPT4All.ini"
+    path.write_bytes(exported.read_bytes())
+    (tmp_path / "gpt4all.ini").write_text(f'[model-mine.gguf]\nname="{shown}"\ntemperature=0\n')
+    settings.write_text(others)
+    gpt4all.install(path, tmp_path / "models", settings=settings)
+    found = read_group(settings.read_text(), "model-mine.gguf")
+    assert found == ({"name": f'"{shown}"', "temperature": "0"} if stays else {"temperature": "0"})

@@ -15,13 +15,14 @@ from test_export_quantize import differing, quantize_with_llama_cpp
 from tiny import tiny_prepared
 
 from llmft import settings
+from llmft.cli import main
 from llmft.dialogue import read_dialogues
 from llmft.errors import CheckpointError
 from llmft.export.calibrate import calibrate, even_sample, mean_loss, plain_name
 from llmft.export.file.imatrix import Statistic, read_imatrix, require_fit, write_imatrix
 from llmft.export.file.quants import QUANTS
 from llmft.export.sources import read_sources
-from llmft.export.stage import Wishes, export_run, uses_importance
+from llmft.export.stage import Wishes, export_run, known_from_calls, uses_importance
 from llmft.export.writer import Options, write_files
 from llmft.prompt import Encoded
 from llmft.recipe import load_recipe
@@ -161,9 +162,20 @@ def test_losses_on_both_bases(llama: tuple[Path, Path]) -> None:
     assert found.is_nf4_better is (found.loss_nf4 < found.loss_original)
 
 
-def test_several_adapters_need_a_matrix_of_their_own(llama: tuple[Path, Path]) -> None:
-    with pytest.raises(CheckpointError, match="--imatrix FILE"):
-        calibrate(read_sources(llama[0], [llama[1], llama[1]]), ROWS)
+def test_weighted_adapters_are_read_as_their_sum(llama: tuple[Path, Path]) -> None:
+    one = calibrate(read_sources(llama[0], [llama[1]]), ROWS).statistics
+    halves = calibrate(read_sources(llama[0], [llama[1], llama[1]], [0.25, 0.75]), ROWS).statistics
+    other = calibrate(read_sources(llama[0], [llama[1], llama[1]]), ROWS).statistics
+    assert set(one) == set(halves)
+    assert all(np.allclose(one[name].squares, halves[name].squares, rtol=1e-4) for name in one)
+    last = "blk.1.ffn_down.weight"
+    assert not np.allclose(one[last].squares, other[last].squares, rtol=1e-2)
+
+
+def test_adapters_that_are_no_plain_sum_need_a_matrix_of_their_own(llama: tuple[Path, Path], tmp_path: Path) -> None:
+    turned = tiny_export.save_adapter_of(tmp_path / "dora", llama[0], use_dora=True)
+    with pytest.raises(CheckpointError, match="dora is more than plain low-rank matrices .* --imatrix FILE"):
+        calibrate(read_sources(llama[0], [llama[1], turned]), ROWS)
 
 
 def test_names_without_what_peft_wraps_around_them() -> None:
@@ -194,7 +206,13 @@ def test_a_run_is_calibrated_on_its_training_calls(
         "base": str(llama[0]),
         "template": "llama2",
         "data": {"folder": "set"},
-        "export": {"quants": ["Q4_0", "F16"], "calibration_dialogues": 3, "merge_base": "better", "mix": {"ffn_up": "Q5_0"}},
+        "export": {
+            "quants": ["Q4_0", "F16"],
+            "calibration_dialogues": 3,
+            "merge_base": "better",
+            "rounding": "nearest",
+            "mix": {"ffn_up": "Q5_0"},
+        },
     }
     Path("recipe.yaml").write_text(json.dumps(recipe))
     paths = export_run(load_recipe(Path("recipe.yaml")), *llama, Wishes())
@@ -213,3 +231,24 @@ def test_a_run_is_calibrated_on_its_training_calls(
     options = Options(rules=parse_rules(["ffn_up=Q5_0"]), importance=means)
     write_files(sources, {QUANTS["Q4_0"]: expected}, "m", options)
     assert differing(paths[0], expected) == []
+
+
+def test_bare_export_is_weighed_by_a_set_that_is_given(
+    llama: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same bytes as a recipe's run on the same calls, but for the system message that a recipe has."""
+    tiny_prepared(tmp_path / "set", 8)
+    command = ["export", "--base", str(llama[0]), "--adapter", str(llama[1]), "--quant", "Q4_0"]
+    with_set = ["--data", str(tmp_path / "set")]
+    assert main([*command, "--output", str(tmp_path / "a.gguf"), *with_set]) == 0
+    assert main([*command, "--output", str(tmp_path / "b.gguf")]) == 0
+    sources, rules = read_sources(llama[0], [llama[1]]), ()
+    importance, moments = known_from_calls(sources, ["Q4_0"], rules, tmp_path / "set")
+    assert "token_embd.weight" in moments and set(importance) >= set(moments) - {"token_embd.weight"}
+    paths = {QUANTS["Q4_0"]: tmp_path / "c.gguf"}
+    write_files(sources, paths, "a", Options(importance=importance, moments=moments))
+    assert differing(tmp_path / "a.gguf", tmp_path / "c.gguf") == []
+    weighed = {found.partition(":")[0] for found in differing(tmp_path / "a.gguf", tmp_path / "b.gguf")}
+    assert weighed >= set(moments)
+    assert main([*command, "--output", str(tmp_path / "d.gguf"), "--data", str(tmp_path / "absent")]) == 1
+    assert "holds no call that can be read; make a set with: llmft prepare" in capsys.readouterr().err

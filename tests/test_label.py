@@ -19,8 +19,8 @@ from llmft.prepare.labels.label import (
     urgency_id,
     with_triage,
 )
-from llmft.prepare.labels.weak_label import weak_label
 from llmft.prepare.synthetic.synthesize import Story, call, pick_family
+from llmft.protocol.weak_label import weak_label
 
 
 def raw(**labels: object) -> RawCall:

@@ -22,21 +22,19 @@ from llmft.prepare.database import build_database, query
 from llmft.prepare.erase import Erasure, Places, describe, erase
 from llmft.prepare.lineage import (
     add_tombstone,
-    default_vault,
     dialogue_key,
     is_erased,
     names_somebody,
-    open_vault,
     origin_of,
     read_lineage,
     read_tombstones,
     read_versions,
     remember_version,
-    subject_key,
 )
 from llmft.prepare.reporting.audit import audit_of, fingerprint, sign_off, write_sheet
 from llmft.prepare.reporting.report import read_report
 from llmft.run import sha256
+from llmft.vault import default_vault, open_vault, subject_key
 
 DAY = date(2026, 11, 21)
 SPLITS = ("train.jsonl", "validation.jsonl", "test.jsonl")

@@ -9,7 +9,7 @@ from tiny import tiny_recipe
 
 from llmft.errors import TrainingError
 from llmft.recipe import load_recipe
-from llmft.train.machine import hardware, require_bf16, require_memory
+from llmft.train.machine import Meter, gpu_joules, hardware, require_bf16, require_memory
 
 
 def test_a_gpu_without_bfloat16_is_refused_and_newer_ones_are_not():
@@ -40,3 +40,10 @@ def test_a_base_larger_than_the_memory_is_refused(tmp_path, bases, prepared, qua
 def test_the_hardware_is_described():
     facts = hardware()
     assert facts["threads"] >= 1 and facts["memory_gb"] > 0 and isinstance(facts["gpus"], list)
+
+
+def test_energy_is_unknown_where_nvml_tells_nothing_and_the_clock_goes_on():
+    if gpu_joules() is not None:
+        pytest.skip("this machine has a GPU that counts its energy")
+    used = Meter(seconds_before=10.0, joules_before=5.0).used()
+    assert used["joules"] is None and 10.0 <= used["seconds"] < 11.0

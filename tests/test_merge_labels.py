@@ -247,3 +247,27 @@ def test_an_annotators_address_is_not_kept(folder):
     imported(folder, [task(dialogue, annotation({"id": 7, "email": "a.b@example.org"}), annotation("c.d@example.org"))])
     text = (folder / "annotations.jsonl").read_text("utf-8")
     assert "example" not in text and "label-studio:7" in text
+
+
+def test_preparing_again_keeps_what_people_said(folder, tmp_path):
+    chosen = of_split(folder, "train")[:4]
+    imported(folder, [task(d, annotation(4), annotation(5, urgency="U2")) for d in chosen[:2]] + [task(chosen[2], annotation(4))])
+    rows = (folder / "annotations.jsonl").read_text("utf-8")
+    elsewhere = rows.splitlines()[0].replace(f'"{chosen[0].id}"', '"not-here-today"')
+    (folder / "annotations.jsonl").write_text(f"{rows}{elsewhere}\n", "utf-8")
+    before = contents(folder)
+    report = prepare([tmp_path / "calls.jsonl"], folder, options(tmp_path, parquet=True))
+    after = contents(folder)
+    assert {name for name in before if after[name] != before[name]} <= {"versions.jsonl"} and after.keys() == before.keys()
+    assert dialogues(folder)[chosen[2].id].labels.confidence == "gold" and report == read_report(folder / "report.json")
+    assert report.agreement["urgency"]["calls"] == 2
+
+
+def test_labels_that_no_longer_fit_are_told_of(folder, tmp_path):
+    chosen = of_split(folder, "train")[0]
+    imported(folder, [task(chosen, annotation(4, specialty="gynecologie_obstetrique"))])
+    rows = lines_of(tmp_path / "calls.jsonl")
+    write_rows(tmp_path / "calls.jsonl", [{**row, "patient": {"sex": "M"}} if row["id"] == chosen.id else row for row in rows])
+    report = prepare([tmp_path / "calls.jsonl"], folder, options(tmp_path))
+    assert [said for said in report.warnings if said.startswith("1 labels of people contradict the calls")]
+    assert dialogues(folder)[chosen.id].labels == chosen.labels and SECRET not in str(report.warnings)

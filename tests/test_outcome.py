@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import random
+from datetime import date
 
 import numpy as np
 
 from llmft.dialogue import Labels
 from llmft.prepare.call import RawCall
-from llmft.prepare.outcome import CONFLICTS, EXACT, KEEP, NEAR, SAME_ID, SILVER, UNKNOWN, decide, key_table, keys_of
+from llmft.prepare.outcome import (
+    CONFLICTS,
+    EXACT,
+    KEEP,
+    NEAR,
+    RECENT_UNUSED,
+    SAME_ID,
+    SILVER,
+    UNKNOWN,
+    decide,
+    key_table,
+    keys_of,
+)
 from llmft.prepare.splits import SPLITS
 from llmft.prepare.synthetic.synthesize import synthesize
 from llmft.vocabulary import specialties, urgencies
@@ -100,3 +113,12 @@ def test_many_rows_are_decided_in_few_bytes_a_row():
     tracemalloc.stop()
     assert (found.fates == KEEP).all()
     assert peak_bytes / count < 260
+
+
+def test_recent_calls_that_cannot_be_the_test_set_are_told_of():
+    own, unsplit = keys(*((call, {"split": "train"}) for call in CALLS)), keys(*((call, {}) for call in CALLS))
+    day = date(2026, 11, 1)
+    told = decide(own, seed=1, recent_from=day, near=True).warnings
+    assert [said for said in told if "--recent-from" in said] == [RECENT_UNUSED.format("2026-11-01")]
+    for table, recent_from in ((own, None), (unsplit, day)):
+        assert not any("--recent-from" in said for said in decide(table, seed=1, recent_from=recent_from, near=True).warnings)

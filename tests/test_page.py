@@ -17,12 +17,12 @@ from tiny_set import calls, counted
 
 import llmft
 from llmft.dialogue import Fault
+from llmft.page.document import document, safe
+from llmft.page.plots import bars, histogram, quantile
 from llmft.prepare.reporting.card import data_card, recall_interval
 from llmft.prepare.reporting.counts import Counts
-from llmft.prepare.reporting.document import document, safe
 from llmft.prepare.reporting.french import SENTENCES, in_french
 from llmft.prepare.reporting.page import page, write_reports
-from llmft.prepare.reporting.plots import bars, histogram, quantile
 from llmft.prepare.reporting.report import few_emergencies, make_report, read_report
 
 RATED = {"calls": 12, "same": 9, "kappa": 0.613}

@@ -30,7 +30,7 @@ from tiny_stage import (
 from llmft.dialogue import as_line, read_dialogues, write_dialogues
 from llmft.errors import CheckpointError, DialogueError, DiskError
 from llmft.prepare.database import query
-from llmft.prepare.lineage import add_tombstone, open_vault, subject_key
+from llmft.prepare.lineage import add_tombstone
 from llmft.prepare.output import SILVER_IN_TEST
 from llmft.prepare.record import RecordLine, clean_row
 from llmft.prepare.reporting.audit import fingerprint, sign_off
@@ -40,6 +40,7 @@ from llmft.prepare.stage import PrepareOptions, prepare
 from llmft.prepare.summary import print_report
 from llmft.prepare.synthetic.synthesize import synthesize
 from llmft.run import sha256
+from llmft.vault import open_vault, subject_key
 
 BAD = [record(90, lang="de"), f"{{{SECRET}", record(1, family="other"), record(91, turns=[]), '{"id": 1, "id": 2}']
 BAD[2]["turns"][0]["text"] = f"{SECRET} {nonsense(400)}"  # the id of an earlier row, with other words

@@ -181,3 +181,14 @@ def test_template_of_another_family_is_refused(name):
 
 def test_every_template_has_a_tokenizer_and_a_model_of_its_kind():
     assert {kind.template for kind in ZOO.values()} == set(TOKENIZERS) == set(TEMPLATES)
+
+
+@pytest.mark.parametrize("family", TOKENIZERS)
+def test_no_control_token_can_be_said(family):
+    tokenizer = zoo_tokenizer(family)
+    control = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    typed = " ".join(f"{token} {token[:2]}{token}{token[2:]}" for token in sorted(control))
+    ids, plain = (prompt_ids([{"role": "user", "content": text}], tokenizer) for text in (typed, "a"))
+    known = set(tokenizer.convert_tokens_to_ids(sorted(control)))
+    assert [token for token in ids if token in known] == [token for token in plain if token in known]
+    assert sum(token in known for token in tokenizer(typed, add_special_tokens=False)["input_ids"]) > len(control)

@@ -15,8 +15,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmft.errors import DiskError
-from llmft.run import PARTIAL, RunFolder, atomic_path, disk_error, manifest, require_space, sha256, write_json, write_text
+from llmft.errors import CheckpointError, DiskError
+from llmft.run import (
+    PARTIAL,
+    RunFolder,
+    atomic_path,
+    base_fingerprint,
+    disk_error,
+    manifest,
+    require_same_base,
+    require_space,
+    sha256,
+    write_json,
+    write_text,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -123,3 +135,25 @@ def test_manifest_tells_what_made_an_artefact():
     assert {"created", "versions", "python", "git", "hardware"} <= set(made)
     assert made["versions"]["llmft"] and made["hardware"]["cores"] == os.cpu_count()
     assert json.loads(json.dumps(made)) == made
+
+
+def test_a_base_that_changed_after_the_training_is_refused(tmp_path):
+    base, run = tmp_path / "base", RunFolder(tmp_path / "run")
+    base.mkdir()
+    weights = bytes(range(256)) * 40_000  # 10 MB, most of which is between the samples
+    (base / "model.safetensors").write_bytes(weights)
+    require_same_base(run, base)  # no manifest: nothing is known
+    write_json(run.manifest_path, {"seed": 1})
+    require_same_base(run, base)  # an older one does not say
+    write_json(run.manifest_path, {"base_fingerprint": base_fingerprint(base)})
+    require_same_base(run, base)
+    for changed in (weights + b"x", weights[:-1] + b"x", b"x" + weights[1:]):
+        (base / "model.safetensors").write_bytes(changed)
+        with pytest.raises(CheckpointError, match="was trained on other weights .* train it again with: llmft sft"):
+            require_same_base(run, base)
+    (base / "model.safetensors").write_bytes(weights)
+    (base / "config.json").write_text("{}")
+    require_same_base(run, base)
+    (base / "other.safetensors").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="other weights"):
+        require_same_base(run, base)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from tiny import TEMPLATE, tiny_recipe
+from tiny_set import calls, prepared_set
 
 from llmft.dialogue import read_dialogues
 from llmft.errors import CheckpointError, RecipeError
 from llmft.prepare.reporting.counts import TOKENS_BIN
-from llmft.prepare.token_lengths import open_counter, token_lengths
+from llmft.prepare.token_lengths import open_counter, token_lengths, with_exact_tokens
 from llmft.prompt import encode, install_template
 from llmft.recipe import load_recipe
 
@@ -53,3 +55,13 @@ def test_what_is_no_tokenizer_is_one_sentence(tmp_path, bases):
     (tmp_path / "r.yaml").write_text("name: x")
     with pytest.raises(RecipeError, match="is missing"):
         open_counter(str(tmp_path / "r.yaml"))
+
+
+def test_counted_tokens_are_counted_again_when_rows_go(bases, tmp_path):
+    folder, place = tmp_path / "set", str(bases["llama"])
+    estimate = prepared_set(folder, tmp_path / "vault", calls(12))
+    before = replace(estimate, tokens_by={"tokenizer": place})
+    exact = with_exact_tokens(estimate, before, folder)
+    assert (exact.tokens, exact.tokens_by) == token_lengths([folder / f"{split}.jsonl" for split in SPLITS], place)
+    gone = replace(before, tokens_by={"tokenizer": str(tmp_path / "absent")})
+    assert with_exact_tokens(estimate, gone, folder) is with_exact_tokens(estimate, estimate, folder) is estimate

@@ -14,8 +14,8 @@ from llmft.errors import DialogueError
 from llmft.prepare.call import RawCall, RawTurn
 from llmft.prepare.readers.speaker_labels import role_of
 from llmft.prepare.readers.subtitles import read_subtitles
-from llmft.prepare.readers.text_source import MAX_LINE_CHARS
 from llmft.prepare.readers.transcripts import Layout, guess_layout, read_plain_text, read_text_file
+from llmft.text_files.text_source import MAX_LINE_CHARS
 
 CALL = [("patient", "j'ai mal"), ("operator", "depuis quand ?")]
 

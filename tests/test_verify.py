@@ -5,23 +5,33 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import tiny_export
 
-from llmft.errors import VerifyError
+from llmft.errors import CheckpointError, VerifyError
 from llmft.export import verify as verification
+from llmft.export.proof import judge, lines, reference, runtimes
+from llmft.export.proof.checks import Check, Report, print_report
 from llmft.export.proof.child import Child, ChildFailure
 from llmft.export.proof.gguf_file import read_gguf
-from llmft.export.verify import Report, print_report
+from llmft.export.proof.mapped import wake_while_used
+from llmft.export.proof.page import page
+from llmft.export.verify import Limits, Texts
 from llmft.export.vocabulary import tokenizer
 from llmft.export.writer import export, export_file
 
 # llama: LLaMA 3.1's stretched rope and an untied head; gptj: as the embedded base
 FAMILIES = {"llama": {"tied": False, "rope": "llama3"}, "gptj": {"tied": True}}
-verify = partial(verification.verify, threads=1)  # ggml's threads spin at barriers, which a busy machine punishes
+LIMITS = Limits(threads=1)  # ggml's threads spin at barriers, which a busy machine punishes
+NEVER_ENDS = replace(LIMITS, require_stop=False)
+ASKED = Texts(tiny_export.DIALOGUES)
+CALLS = [[*chat, {"role": "assistant", "content": "Restez allongé, j'envoie une équipe."}] for chat in tiny_export.DIALOGUES]
+verify = partial(verification.verify, limits=NEVER_ENDS)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -53,13 +63,17 @@ def failed(report: Report) -> set[str]:
 
 def test_f16_file_is_the_model_in_every_runtime(made: tuple[Path, Path, Path]) -> None:
     base, adapter, folder = made
-    report = verify(folder / "m-F16.gguf", base, adapter, tiny_export.DIALOGUES, require_stop=False)
+    report = verify(folder / "m-F16.gguf", base, [adapter], Texts(tiny_export.DIALOGUES, CALLS, ["Où ?"]))
     assert report.passed, report.as_json()
     measured = {check.name: check.measured for check in report.checks}
     assert set(measured) == {
-        *("end token", "first token", "tokens, llama-cpp-python", "tokens, gpt4all 2.8.2"),
-        *("logits, KL", "logits, top-1", "greedy, gpt4all 2.8.2"),
+        *("end token", "first token", "template", "template, GPT4All's Jinja"),
+        *("tokens, llama-cpp-python", "tokens, gpt4all 2.8.2", "lines, llama-cpp-python", "lines, gpt4all 2.8.2"),
+        *("logits, KL", "logits, top-1", "perplexity", "greedy, gpt4all 2.8.2"),
     }
+    said = 1 + sum(map(len, [*tiny_export.DIALOGUES, *CALLS]))
+    assert measured["lines, llama-cpp-python"] == measured["lines, gpt4all 2.8.2"] == f"{1000 + said} of {1000 + said}"
+    assert measured["perplexity"] > 100  # of random weights
     assert isinstance(measured["logits, KL"], float) and 0 < measured["logits, KL"] < 1e-4
     assert measured["tokens, gpt4all 2.8.2"] == "2 of 2"
     assert json.loads(json.dumps(report.as_json()))["passed"] is True
@@ -73,10 +87,9 @@ def test_coarser_files_are_held_to_looser_bounds(made: tuple[Path, Path, Path], 
         report = verify(
             folder / f"m-{quant}.gguf",
             base,
-            adapter,
-            tiny_export.DIALOGUES,
+            [adapter],
+            ASKED,
             reference_f16=reference,
-            require_stop=False,
         )
         found[quant] = {check.name: check for check in report.checks}
         # a random model's logits lie so close together that four bits may reorder them: not judged here
@@ -90,7 +103,7 @@ def test_coarser_files_are_held_to_looser_bounds(made: tuple[Path, Path, Path], 
 def test_lost_adapter_is_found(llama: tuple[Path, Path, Path], tmp_path: Path) -> None:
     base, adapter, _ = llama
     path = export_file(base, None, tmp_path / "m.gguf", "F16")
-    report = verify(path, base, adapter, tiny_export.DIALOGUES, require_stop=False)
+    report = verify(path, base, [adapter], ASKED)
     assert failed(report) == {"logits, KL", "logits, top-1", "greedy, gpt4all 2.8.2"}
 
 
@@ -107,7 +120,7 @@ def change_and_export(llama: tuple[Path, Path, Path], folder: Path, file: str, o
 
 def test_other_template_is_found(llama: tuple[Path, Path, Path], tmp_path: Path) -> None:
     path = change_and_export(llama, tmp_path, "chat_template.jinja", "<|end_header_id|>\\n\\n", "<|end_header_id|>\\n")
-    report = verify(path, *llama[:2], tiny_export.DIALOGUES, require_stop=False)
+    report = verify(path, llama[0], [llama[1]], ASKED)
     assert {"tokens, llama-cpp-python", "tokens, gpt4all 2.8.2"} <= failed(report)
 
 
@@ -118,7 +131,7 @@ def test_second_first_token_is_found(llama: tuple[Path, Path, Path], tmp_path: P
     """The usual fault of published templates: an unconditional BOS, and the runtime adds its own."""
     monkeypatch.setattr(tokenizer, "with_one_bos", lambda template, *_: template)
     path = change_and_export(llama, tmp_path, "chat_template.jinja", GUARD, "{{- bos_token }}")
-    report = verify(path, *llama[:2], tiny_export.DIALOGUES, require_stop=False)
+    report = verify(path, llama[0], [llama[1]], ASKED)
     assert failed(report) >= {"tokens, gpt4all 2.8.2", "first token"}
     assert outcome(report)["tokens, llama-cpp-python"]
     assert next(check.measured for check in report.checks if check.name == "first token") == "1, 2"
@@ -126,7 +139,7 @@ def test_second_first_token_is_found(llama: tuple[Path, Path, Path], tmp_path: P
 
 def test_template_that_always_writes_the_first_token_is_mended(llama: tuple[Path, Path, Path], tmp_path: Path) -> None:
     path = change_and_export(llama, tmp_path, "chat_template.jinja", GUARD, "{{- bos_token }}")
-    report = verify(path, *llama[:2], tiny_export.DIALOGUES, require_stop=False)
+    report = verify(path, llama[0], [llama[1]], ASKED)
     assert report.passed, report.as_json()
     assert next(check.measured for check in report.checks if check.name == "first token") == "1"
 
@@ -135,13 +148,13 @@ def test_wrong_end_token_is_found(llama: tuple[Path, Path, Path], tmp_path: Path
     path = change_and_export(
         llama, tmp_path, "tokenizer_config.json", '"eos_token": "<|eot_id|>"', '"eos_token": "<|end_of_text|>"'
     )
-    report = verify(path, *llama[:2], tiny_export.DIALOGUES, require_stop=False)
+    report = verify(path, llama[0], [llama[1]], ASKED)
     assert "end token" in failed(report)
 
 
 def test_model_that_never_ends_fails_only_where_it_must(llama: tuple[Path, Path, Path]) -> None:
     base, adapter, path = llama
-    report = verify(path, base, adapter, tiny_export.DIALOGUES)
+    report = verify(path, base, [adapter], ASKED, limits=LIMITS)
     assert failed(report) == {"stops"}
 
 
@@ -151,13 +164,15 @@ def test_abort_in_cpp_is_a_failed_check_and_a_sentence(llama: tuple[Path, Path, 
     assert data.count(b"[PAD511]") == 1
     path = tmp_path / "m.gguf"
     path.write_bytes(data.replace(b"[PAD511]", b"[PAD510]"))  # two tokens of one text: llama.cpp asserts
-    report = verify(path, base, adapter, tiny_export.DIALOGUES, require_stop=False)
+    report = verify(path, base, [adapter], ASKED)
     sentences = {check.name: check.detail for check in report.checks if not check.passed}
     assert "SIGABRT" in sentences["tokens, llama-cpp-python"]
     assert "SIGABRT" in sentences["greedy, gpt4all 2.8.2"]
 
 
 def test_runtime_that_hangs_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text("{}")
+    (tmp_path / "m.gguf").touch()
     child = Child(tmp_path, tmp_path / "m.gguf", 1, time_limit_s=0.01)
     with pytest.raises(ChildFailure, match=r"llama_tokens gave no answer within 0\.01 seconds"):
         child.run("llama_tokens")
@@ -166,17 +181,17 @@ def test_runtime_that_hangs_is_a_sentence(tmp_path: Path) -> None:
 def test_reference_that_cannot_run_is_a_sentence(llama: tuple[Path, Path, Path], tmp_path: Path) -> None:
     _, adapter, path = llama
     with pytest.raises(VerifyError, match="could not be run in transformers"):
-        verify(path, tmp_path, adapter, tiny_export.DIALOGUES)
+        verify(path, tmp_path, [adapter], ASKED)
 
 
 def test_file_that_is_no_gguf_is_a_sentence(llama: tuple[Path, Path, Path], tmp_path: Path) -> None:
     base, adapter, _ = llama
     path = tmp_path / "m.gguf"
     with pytest.raises(VerifyError, match="cannot be read"):
-        verify(path, base, adapter)
+        verify(path, base, [adapter])
     path.write_bytes(b"PK\x03\x04" + bytes(100))
     with pytest.raises(VerifyError, match="is no GGUF file"):
-        verify(path, base, adapter)
+        verify(path, base, [adapter])
 
 
 @pytest.mark.parametrize("version", [1, 4, 0x03000000])
@@ -207,3 +222,86 @@ def test_damaged_header_never_escapes_as_another_error(llama: tuple[Path, Path, 
             read_gguf(path)
         except VerifyError as error:
             assert str(path) in str(error)
+
+
+def test_lines_are_the_same_for_a_seed_and_hold_every_kind_and_what_was_said() -> None:
+    made = lines.compared_lines(["Où ça ?", "e\u0301te\u0301"])
+    assert made == lines.compared_lines(["Où ça ?", "e\u0301te\u0301"]) and made != lines.compared_lines([], seed=1)
+    assert len(made) == lines.LINES + 2 and made[-2:] == ["Où ça ?", "été"]
+    assert len(set(made[: lines.LINES])) > 0.95 * lines.LINES
+    text = "".join(made)
+    assert all(any(piece.strip() in text for piece in pieces) for pieces in lines.PIECES.values())
+    assert len(lines.compared_lines(["a"] * 5000)) == lines.LINES + 1000
+    assert lines.kind_of(lines.LINES) == "said in a call" and "right to left" in lines.kind_of(5)
+
+
+def test_line_that_is_cut_otherwise_is_named_without_its_words() -> None:
+    same = [[number] for number in range(lines.LINES + 2)]
+    other = [*same[:-1], [7]]
+    checks = judge.tokens("llama", [{"ids": [1]}], same, {"ids": [[1]], "lines": other})
+    assert [check.passed for check in checks] == [True, False]
+    assert checks[1].measured == "1001 of 1002" and checks[1].detail == "line 1002 (said in a call) is cut otherwise"
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [
+        ("{{ messages[0]['content'] }}\n{{ messages[0]['role'].replace('a', 'b') }}", "line 2: the method 'replace'"),
+        ("{{ messages[::-1] | length }}", "line 1: a slice with a step"),
+        ("{{ messages[0]['content'] | wordwrap }}", "line 1: the filter 'wordwrap'"),
+    ],
+)
+def test_template_that_gpt4all_cannot_parse_is_refused_with_its_line(
+    llama: tuple[Path, Path, Path], tmp_path: Path, template: str, fault: str
+) -> None:
+    job = {"template": template, "dialogues": tiny_export.DIALOGUES[:1], "bos_token": "<s>", "eos_token": "</s>"}
+    found = runtimes.template(job, tmp_path, tmp_path)
+    rows = [{"text": text} for text in found["texts"]]
+    same, linted = judge.templates(read_gguf(llama[2]), rows, found["texts"], found)
+    assert same.passed and not linted.passed and linted.detail.startswith(fault)
+    assert not judge.templates(read_gguf(llama[2]), rows, ["other"], found)[0].passed
+
+
+def test_model_mapped_from_its_files_has_the_logits_of_the_whole_one(
+    made: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import bitsandbytes
+    import numpy as np
+    import peft  # noqa: F401 - it looks once for bitsandbytes, which the reference hides from it
+
+    monkeypatch.setitem(sys.modules, "bitsandbytes", bitsandbytes)  # and so put back afterwards
+    base, adapter, _ = made
+    job = {"base": str(base), "adapters": [str(adapter)], "shares": [1.0], "tokenizer": str(adapter), "threads": 1}
+    job |= {"dialogues": tiny_export.DIALOGUES, "calls": CALLS, "lines": ["Où ?"], "line_start": ""}
+    found = {}
+    for is_mapped in (False, True):
+        folder = tmp_path / str(is_mapped)
+        folder.mkdir()
+        found[is_mapped] = reference.compute({**job, "mapped": is_mapped}, folder, folder)
+    whole, mapped = found[False], found[True]
+    assert (whole["mode"], mapped["mode"]) == (reference.WHOLE, reference.MAPPED)
+    assert mapped["loss"] == pytest.approx(whole["loss"], rel=1e-5) and mapped["lines"] == whole["lines"]
+    for number in range(reference.MAPPED_DIALOGUES):
+        one, other = (np.load(tmp_path / str(kind) / f"logits-{number}.npy") for kind in (False, True))
+        np.testing.assert_allclose(one[: len(other)], other, atol=1e-4)
+        assert whole["rows"][number]["answer"][: reference.MAPPED_TOKENS] == mapped["rows"][number]["answer"]
+
+
+def test_dora_is_not_read_from_mapped_files(llama: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    adapter = tiny_export.save_adapter(tmp_path / "dora", llama[0], use_dora=True)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(llama[0]), adapter)
+    with pytest.raises(CheckpointError, match="a DoRA adapter needs its base whole in memory"):
+        wake_while_used(model)
+
+
+def test_page_shows_every_file_and_fetches_nothing() -> None:
+    checks = (Check("logits, KL", True, 3e-4, "< 0.001 nats", "<b>mean</b>"), Check("logits, top-1", False, 0.5, "≥ 99%", ""))
+    verified = {f"m-{quant}.gguf": Report(f"m-{quant}.gguf", checks).as_json() for quant in ("F16", "Q4_0")}
+    text = page("m", verified)
+    assert text.count("<svg") == 2 and text.count("<rect") == 4  # no perplexity was measured
+    assert "m-F16.gguf" in text and "m-Q4_0.gguf" in text and "&lt;b&gt;mean" in text and "<b>mean" not in text
+    assert "http" not in text.replace("http-equiv", "") and "ÉCHEC" in text
+    assert page("m", {}).count("<svg") == 0

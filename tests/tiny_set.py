@@ -7,12 +7,13 @@ from pathlib import Path
 
 from llmft.dialogue import Dialogue, as_line
 from llmft.prepare.call import RawCall, RawTurn
-from llmft.prepare.lineage import open_vault, origin_line, origin_of, remember_version
+from llmft.prepare.lineage import origin_line, origin_of, remember_version
 from llmft.prepare.reporting.counts import SPLITS, Counts, facts
 from llmft.prepare.reporting.page import write_reports
 from llmft.prepare.reporting.report import Report, make_report
 from llmft.prepare.synthetic.synthesize import synthesize
 from llmft.run import sha256
+from llmft.vault import open_vault
 
 DEID = {"status": "done", "counts": {"NOM": 2, "TEL": 1}, "layers": {"roster": 2, "contacts": 1}}
 

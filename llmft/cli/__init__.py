@@ -11,7 +11,10 @@ from llmft import __version__
 from llmft.cli.arguments import take_config
 from llmft.cli.data import add_data, add_deidentify, add_prepare, add_synthesize
 from llmft.cli.delivery import add_chat, add_export, add_install_gpt4all, add_verify
-from llmft.cli.training import add_base, add_crossval, add_evaluate, add_prefer, add_preview, add_search, add_sft
+from llmft.cli.evaluation import add_encoder, add_evaluate, add_explain, add_gate
+from llmft.cli.records import add_feedback, add_journal, add_keys, add_models, add_roster
+from llmft.cli.service import add_serve
+from llmft.cli.training import add_base, add_crossval, add_plan, add_prefer, add_preview, add_search, add_sft
 from llmft.errors import LlmftError, MissingExtraError
 
 MODULES = {  # extra ─▶ the modules that it installs
@@ -20,7 +23,9 @@ MODULES = {  # extra ─▶ the modules that it installs
     "train": "torch transformers trl peft bitsandbytes datasets accelerate matplotlib safetensors tokenizers tensorboard optuna",
     "export": "gguf numpy llama_cpp threadpoolctl",
     "gpt4all": "gpt4all",
-    "evaluate": "sklearn scipy",
+    "evaluate": "sklearn httpx",
+    "serve": "fastapi uvicorn sqlalchemy alembic prometheus_client multipart httpx",
+    "postgresql": "psycopg",
 }
 EXTRAS = {module: extra for extra, modules in MODULES.items() for module in modules.split()}
 
@@ -32,15 +37,25 @@ ADDERS = (
     add_data,
     add_base,
     add_preview,
+    add_plan,
     add_sft,
     add_search,
     add_crossval,
     add_prefer,
+    add_encoder,
     add_evaluate,
+    add_explain,
+    add_gate,
     add_export,
     add_verify,
     add_install_gpt4all,
     add_chat,
+    add_serve,
+    add_keys,
+    add_roster,
+    add_models,
+    add_feedback,
+    add_journal,
 )
 
 

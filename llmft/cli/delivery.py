@@ -42,8 +42,13 @@ def add_export(verbs: Verbs) -> None:
     verb.add_argument(
         "--imatrix", type=Path, help="importance matrix of llama-imatrix's (default: of the recipe's training calls)"
     )
+    verb.add_argument(
+        "--data", type=Path, metavar="DIR", help="prepared set whose training calls weigh the quants (default: the recipe's)"
+    )
     verb.add_argument("--split-gb", type=float, metavar="GB", help="split a file after so many gigabytes of weights")
     verb.add_argument("--force", action="store_true", help="replace files that exist")
+
+    verb.add_argument("--despite-gate", action="store_true", help="export an adapter although it failed `llmft gate`")
 
     def run(arguments: argparse.Namespace) -> None:
         from llmft.verbs import export_command
@@ -58,13 +63,21 @@ def add_verify(verbs: Verbs) -> None:
     verb = verb_parser(
         verbs,
         "verify",
-        "prove that a GGUF is the model that was trained: same tokens, same logits, same words, stops",
-        "  llmft verify recipes/demo-llama.yaml\n  llmft verify model.gguf --base DIR --adapter DIR --json",
+        "prove that a GGUF is the model that was trained: same text, tokens, logits and words, and an end",
+        "  llmft verify recipes/demo-llama.yaml\n"
+        "  llmft verify model.gguf --base DIR --adapter DIR --data data/prepared/demo\n"
+        "  llmft verify model.gguf --base DIR --adapter A --adapter B --weight 0.7 --weight 0.3 --json",
     )
     source = f"a GGUF, or a recipe for all of its files (default {DEMO})"
     verb.add_argument("file", nargs="?", default=Path(DEMO), type=Path, help=source)
     verb.add_argument("--base", type=Path, help="base folder (default: the recipe's)")
-    verb.add_argument("--adapter", type=Path, help="adapter folder (default: the run's)")
+    verb.add_argument(
+        "--adapter", type=Path, action="append", default=[], help="adapter folder (default: the run's); several: a sum"
+    )
+    verb.add_argument("--weight", type=float, action="append", default=[], help="weight of each adapter in the sum (default 1)")
+    verb.add_argument("--data", type=Path, metavar="DIR", help="prepared set to compare on (default: the recipe's)")
+    verb.add_argument("--threads", type=int, help="CPU threads (default: one core stays free)")
+    verb.add_argument("--mapped", action="store_true", help="keep the model's weights in their files, one layer awake at a time")
     verb.add_argument("--json", action="store_true", help="print verify.json instead of a table")
 
     def run(arguments: argparse.Namespace) -> int:
@@ -91,14 +104,17 @@ def add_install_gpt4all(verbs: Verbs) -> None:
     verb.add_argument("--settings", type=Path, help="another settings file than the desktop's own")
     verb.add_argument("--force", action="store_true", help="replace a file of this name, which is kept as a backup")
     verb.add_argument("--undo", action="store_true", help="take the file and its settings out again, and put back what was there")
+    verb.add_argument("--despite-gate", action="store_true", help="install it although it failed `llmft gate`")
 
     def run(arguments: argparse.Namespace) -> None:
         from llmft.export.gpt4all import install, uninstall
+        from llmft.gate_result import require_gate
 
         places = {"settings": arguments.settings, "dry_run": arguments.dry_run}
         if arguments.undo:
             print(uninstall(arguments.file.name, arguments.models_dir, **places))
         else:
+            require_gate(arguments.file, despite=arguments.despite_gate, folders=Path("runs").glob("*/evaluation"))
             print(install(arguments.file, arguments.models_dir, force=arguments.force, **places))
 
     verb.set_defaults(run=run)

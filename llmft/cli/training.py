@@ -62,6 +62,40 @@ def add_preview(verbs: Verbs) -> None:
     verb.set_defaults(run=run)
 
 
+def add_plan(verbs: Verbs) -> None:
+    """The verb ``plan``."""
+    verb = verb_parser(
+        verbs,
+        "plan",
+        "predict memory and time of a step and choose the fastest settings that fit, from the base's configuration alone",
+        "  llmft plan recipes/gptj-6b-qlora.yaml --gpu rtx-4090\n"
+        "  llmft plan recipes/llama-3.1-8b-qlora.yaml --memory 24GB --json\n"
+        "  llmft sft recipes/llama-3.1-8b-qlora.yaml train.fit=auto",
+    )
+    recipe_arguments(verb)
+    verb.add_argument("--gpu", help="plan for this GPU, such as rtx-4090, a100-80gb or h200 (default: this machine's)")
+    verb.add_argument("--memory", metavar="SIZE", help="memory to keep within, such as 24GB")
+    verb.add_argument("--json", action="store_true", help="all candidates, in bytes and seconds")
+
+    def run(arguments: argparse.Namespace) -> None:
+        import json
+
+        from llmft.privacy import keep_private
+        from llmft.recipe import load_recipe
+        from llmft.train.fitting.fit import plan_recipe, wanted_device
+        from llmft.train.fitting.report import as_json, print_plan
+
+        recipe = load_recipe(arguments.recipe, arguments.overrides)
+        keep_private(hub_allowed=not recipe.base_is_folder)
+        plan = plan_recipe(recipe, wanted_device(arguments.gpu, arguments.memory))
+        if arguments.json:
+            print(json.dumps(as_json(plan), indent=2))
+        else:
+            print_plan(plan)
+
+    verb.set_defaults(run=run)
+
+
 def add_sft(verbs: Verbs) -> None:
     """The verb ``sft``."""
     verb = verb_parser(
@@ -145,26 +179,5 @@ def add_prefer(verbs: Verbs) -> None:
 
         adapter_dir = prefer(load_recipe(arguments.recipe, arguments.overrides), resume=arguments.resume, force=arguments.force)
         print(f"adapter: {adapter_dir}")
-
-    verb.set_defaults(run=run)
-
-
-def add_evaluate(verbs: Verbs) -> None:
-    """The verb ``evaluate``."""
-    verb = verb_parser(
-        verbs,
-        "evaluate",
-        "measure triage on the test split: base, adapter and each GGUF in one table",
-        "  llmft evaluate recipes/demo-llama.yaml\n"
-        "  llmft evaluate recipes/demo-llama.yaml --model adapter --model export/demo-llama/demo-llama-Q4_0.gguf",
-    )
-    recipe_arguments(verb)
-    verb.add_argument("--model", action="append", default=[], help="base, adapter or FILE.gguf; may repeat (default: all)")
-
-    def run(arguments: argparse.Namespace) -> None:
-        from llmft.evaluate.stage import evaluate
-        from llmft.recipe import load_recipe
-
-        evaluate(load_recipe(arguments.recipe, arguments.overrides), arguments.model)
 
     verb.set_defaults(run=run)

@@ -9,7 +9,7 @@ from functools import cache
 from llmft.deidentify.announced import Kind, longest, read_code
 from llmft.deidentify.claims import first_claims
 from llmft.deidentify.institutions import INSTITUTION_WORDS, employers, hospitals
-from llmft.deidentify.numbers import stretches
+from llmft.deidentify.numbers import rows_of
 from llmft.deidentify.span import Span
 from llmft.deidentify.streets import STREET_WORDS, streets
 from llmft.deidentify.tokens import has_digit, matches_at, starts_of, words
@@ -110,7 +110,7 @@ def _entry_codes(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _postcodes(text: str, lang: str, seen: list[Town], found: list[Span]) -> Iterator[Span]:
-    rows = [row for row in stretches(text) if sum(len(piece.digits) for piece in row) >= _POSTCODE_DIGITS]
+    rows = rows_of(text, _POSTCODE_DIGITS)
     if lang == "en" and has_digit(text):
         if _LETTER_DIGIT.search(text):
             yield from (Span(match.start(), match.end(), "CODE_POSTAL", LAYER) for match in _OTHER_POSTCODE.finditer(text))

@@ -31,7 +31,8 @@ def find_context(words: Words) -> list[Span]:
     """Names [NOM], [PRENOM], [MEDECIN] that a phrase announces, spelled names, and ages of ninety and more."""
     spans = [words.span(found.first, found.last, "NOM", LAYER) for found in spellings(words) if found.sure]
     triggers, said = _triggers(), words.words
-    for i in [i for i, word in enumerate(said) if word in triggers]:
+    telling = triggers.keys() & words.unique
+    for i in [i for i, word in enumerate(said) if word in telling] if telling else ():
         trigger = triggers[said[i]]
         ends = (*trigger.phrases.get(said[i - 1] if i else "", ()), *trigger.single)
         if trigger.alone:

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from llmft.deidentify.external import Recogniser
-from llmft.deidentify.record import LEFT, deidentify_record
+from llmft.deidentify.record import LEFT, deidentify_record, deidentify_text
 from llmft.deidentify.span import Roster
-from llmft.deidentify.stage import LAYERS, deidentify, residual
+from llmft.deidentify.stage import LAYERS
 from llmft.dialogue import Dialogue, Fault, Record, fault_of, parse_dialogue
 from llmft.errors import DialogueError
 from llmft.run import atomic_path
@@ -132,10 +132,10 @@ def _clean_line(line: str, file: str, number: int, layers: Sequence[str], extern
         return row
     if isinstance(row.value, Dialogue):
         return _clean_dialogue(row.value, row.roster, file, number, layers, external)
-    done = deidentify((row.value.text,), row.value.lang, row.roster, layers, external)
-    if left := residual(done.texts, row.roster):
-        return Fault(file, number, "text", LEFT.format(left[0][1]))
-    kept = {"id": row.value.id, "text": done.texts[0]}
+    done = deidentify_text(row.value.text, row.value.lang, row.roster, layers, external)
+    if done.left:
+        return Fault(file, number, "text", LEFT.format(done.left[0]))
+    kept = {"id": row.value.id, "text": done.text}
     return _Done(kept | row.value.model_dump(include={"lang"}, exclude_unset=True), done.counts)
 
 

@@ -41,7 +41,7 @@ def _whole_names(text: str, spans: Sequence[Span]) -> list[Span]:
     for span in spans:
         last = whole[-1] if whole else span
         if {last.label, span.label} == {"NOM", "PRENOM"} and text[last.end : span.start] == " ":
-            whole[-1] = replace(last, end=span.end)
+            whole[-1] = last._replace(end=span.end)
         else:
             whole.append(span)
     return whole

@@ -13,9 +13,9 @@ from itertools import pairwise
 from llmft.deidentify.announced import KINDS, Value, announced, read_code
 from llmft.deidentify.claims import first_claims
 from llmft.deidentify.dictated import chains, keyed, proven
-from llmft.deidentify.numbers import Piece, stretches
+from llmft.deidentify.numbers import Piece, rows_of, sizes, stretches
 from llmft.deidentify.span import Span
-from llmft.deidentify.tokens import TOKEN, has_digit
+from llmft.deidentify.tokens import TOKEN, around_numbers, has_digit, matches_at, tokens
 
 LAYER = "identifiers"
 _CORSICA = re.compile(r"[\s.\-/]*[ab][\s.\-/]*", re.IGNORECASE)  # the letter of departments 2A and 2B
@@ -38,7 +38,6 @@ _BYTE = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 _IPV4 = re.compile(rf"(?<![\d.]){_BYTE}(?:\.{_BYTE}){{3}}(?![\d]|\.\d)")
 _IPV6 = re.compile(r"(?<![\w:])[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:])", re.IGNORECASE)
 _PLATE_LETTERS = "[A-HJ-NP-TV-Z]{2}"
-_CAPITALS = re.compile(r"[A-Z]{2}")
 _NO_PLATE = "MG|ML|UI|BPM|MM|CM|KG|ANS|AM|PM|FOIS"
 _PLATE = re.compile(
     rf"\b(?:{_PLATE_LETTERS}[ -]?\d{{3}}[ -]?{_PLATE_LETTERS}|\d{{1,4}} (?!{_NO_PLATE})[A-Z]{{2,3}} (?:\d\d|2[AB])"
@@ -57,10 +56,9 @@ _NOT_LONG = re.compile(  # glued phone numbers and dates have their own layers
 
 def find(text: str, lang: str) -> list[Span]:
     """Identifiers of every kind in ``text``; those proven by a checksum come first."""
-    rows = stretches(text)
+    rows, counts = stretches(text), sizes(text)
     if not rows:
         return []
-    counts = [sum(len(piece.digits) for piece in row) for row in rows]
     most, total = max(counts), sum(counts)
     spans = checksummed(text) if most >= 9 or total >= 11 else []
     if has_digit(text):
@@ -77,10 +75,10 @@ def find(text: str, lang: str) -> list[Span]:
 def checksummed(text: str) -> list[Span]:
     """Only the identifiers that a checksum proves: NIR, IBAN, cards; RPPS, FINESS, SIREN, NHS where they are announced."""
     rows = stretches(text)
-    if sum(len(piece.digits) for row in rows for piece in row) < _FEWEST:
+    if sum(sizes(text)) < _FEWEST:
         return []
     spans = [Span(v.start, v.end, "IBAN", LAYER) for v in _ibans(text, rows)]
-    long = [row for row in rows if sum(len(piece.digits) for piece in row) >= _RPPS_LENGTH]
+    long = rows_of(text, _RPPS_LENGTH)
     found = [(v, "NIR") for v in _windows((*long, *_corsican(text, rows)), (15,)) if _is_nir(v.characters)]
     found += [(v, "CARTE") for v in _windows(long, range(13, 20)) if _is_card(v.characters)]
     found.sort(key=lambda pair: -len(pair[0].characters))  # by chance a card may hold the digits of a valid NIR
@@ -226,10 +224,11 @@ def _formed(text: str, written: Sequence[Piece]) -> Iterator[Span]:
     if 3 in lengths and "-" in text:
         if {2, 4} <= lengths:
             yield from (_whole(match, "IDENTIFIANT") for match in _AMERICAN_SSN.finditer(text))
-        yield from (_whole(match, "PLAQUE") for match in _SMALL_PLATE.finditer(text))
-    if _CAPITALS.search(text):
+        yield from (_whole(match, "PLAQUE") for match in matches_at(_SMALL_PLATE, text, around_numbers(text, (3,))))
+    if written and text != tokens(text).lower:
+        places = around_numbers(text, (0, 2, 3))  # where the letters before a number may begin, or the number itself
         if not text.isupper():  # in capitals throughout, "ET 120 DE" would be a plate
-            yield from (_whole(match, "PLAQUE") for match in _PLATE.finditer(text))
-        yield from (_whole(match, "IDENTIFIANT") for match in _BRITISH_INSURANCE.finditer(text))
-    rows = (row for row in stretches(text) if len(row) > 2 and tuple(len(piece.digits) for piece in row) in _CARD_GROUPS)
+            yield from (_whole(match, "PLAQUE") for match in matches_at(_PLATE, text, places))
+        yield from (_whole(match, "IDENTIFIANT") for match in matches_at(_BRITISH_INSURANCE, text, places))
+    rows = (row for row in rows_of(text, 15) if tuple(len(piece.digits) for piece in row) in _CARD_GROUPS)
     yield from (Span(row[0].start, row[-1].end, "CARTE", LAYER) for row in rows if _CARD_HEAD.match(row[0].digits))

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from llmft.deidentify.cues import cues
 from llmft.deidentify.lexicon import is_known
@@ -21,7 +21,6 @@ MIN_LETTERS = 3  # a shorter word alone hides nothing
 MIN_FUZZY = 5  # letters of a name that may be misheard, or be heard as several words
 MIN_SOUNDS = 3  # letters of a sound that tells a name
 MIN_CONSONANTS = 4  # of a sound that tells one without its vowels
-T = TypeVar("T")
 _MAX_JOINED = 4  # words that are heard as one
 _WRITTEN = re.compile(r"[^\W\d_]+")
 _SHOUTED = re.compile(r"[^\W\d_a-zß-öø-ÿ]{2}")
@@ -54,10 +53,8 @@ class KnownName(NamedTuple):
     """What one full name is made of, by how it is said."""
 
     exact: dict[str, Found]
-    heads: dict[str, tuple[str, ...]]  # first two letters ─▶ forms long enough to be misheard
-    tails: dict[str, tuple[str, ...]]  # last two letters ─▶ the same
-    sounds: dict[str, Found]  # by how they sound
-    consonants: dict[str, Found]  # long ones, by the consonants of their sound
+    letters: dict[str, tuple[str, ...]]  # "<du", ">nt": first and last two letters ─▶ forms long enough to be misheard
+    sounds: dict[str, Found]  # "~dupo", "#dp": by how they sound; long ones also by the consonants of their sound
     short: dict[str, tuple[str, ...]]  # words of one or two letters and particles ─▶ the name that has them
     beginnings: frozenset[str]  # of forms that may be heard as several words
     initials: frozenset[str]  # single letters, and those of a double first name
@@ -67,31 +64,27 @@ class KnownName(NamedTuple):
 def known_name(name: str, doctor: bool) -> KnownName:
     """What the full name ``name`` is made of; a ``doctor`` is a [MEDECIN]."""
     parts = list(_labelled(name))
-    solid = [(word, label) for word, label in parts if word not in cues().particles]
-    forms: dict[str, Form] = {}
+    particles = cues().particles
+    solid = [(word, label) for word, label in parts if word not in particles]
+    short: dict[str, tuple[str, ...]] = {word: (name,) for word, _ in parts if len(word) < MIN_LETTERS or word in particles}
+    initials = frozenset((*(word[0] for word, _ in solid), "".join(word[0] for word in _first_names(parts)[:2])))
+    known = KnownName({}, {}, {}, short, frozenset(), initials)
     for form in (*(_form(word, label) for word, label in solid if len(word) > 1), *_joined(parts), *_short_forms(parts)):
-        forms.setdefault(form.said, form)
-    named = {said: NameWord(form.word, "MEDECIN" if doctor else form.label, name, form.doubtful) for said, form in forms.items()}
-    fuzzy = [said for said, form in forms.items() if len(said) >= MIN_FUZZY and not form.doubtful]
-    return KnownName(
-        exact={said: (word,) for said, word in named.items()},
-        heads=_grouped((said[:2], said) for said in fuzzy),
-        tails=_grouped((said[-2:], said) for said in fuzzy),
-        sounds=_grouped((form.sound, named[said]) for said, form in forms.items() if len(form.sound) >= MIN_SOUNDS),
-        consonants=_grouped(
-            (form.consonants, named[said]) for said, form in forms.items() if len(form.consonants) >= MIN_CONSONANTS
-        ),
-        short={word: (name,) for word, _ in parts if len(word) < MIN_LETTERS or word in cues().particles},
-        beginnings=frozenset(said[:k] for said in forms if len(said) >= MIN_FUZZY for k in range(1, len(said))),
-        initials=frozenset((*(word[0] for word, _ in solid), "".join(word[0] for word in _first_names(parts)[:2]))),
-    )
+        if form.said not in known.exact:
+            _add(form, NameWord(form.word, "MEDECIN" if doctor else form.label, name, form.doubtful), known)
+    beginnings = frozenset([said[:k] for said in known.exact if len(said) >= MIN_FUZZY for k in range(1, len(said))])
+    return known._replace(beginnings=beginnings)
 
 
-def _grouped(pairs: Iterable[tuple[str, T]]) -> dict[str, tuple[T, ...]]:
-    groups: dict[str, tuple[T, ...]] = {}
-    for key, value in pairs:
-        groups[key] = (*groups.get(key, ()), value)
-    return groups
+def _add(form: Form, word: NameWord, known: KnownName) -> None:
+    """``form`` of a name in all tables in which it is looked for."""
+    known.exact[form.said] = (word,)
+    if len(form.said) >= MIN_FUZZY and not form.doubtful:
+        for ends in (f"<{form.said[:2]}", f">{form.said[-2:]}"):
+            known.letters[ends] = (*known.letters.get(ends, ()), form.said)
+    for key, fewest in ((f"~{form.sound}", MIN_SOUNDS), (f"#{form.consonants}", MIN_CONSONANTS)):
+        if len(key) > fewest:
+            known.sounds[key] = (*known.sounds.get(key, ()), word)
 
 
 @lru_cache(maxsize=4096)

@@ -52,10 +52,10 @@ def is_name(words: Words, i: int) -> bool:
 
 def find_names(words: Words) -> list[Span]:
     """First names [PRENOM] and surnames [NOM] that the lists prove."""
-    listed = names().all
-    candidates = [i for i, word in enumerate(words.words) if word in listed]
-    if not candidates:
+    listed = names().all & words.unique
+    if not listed:
         return []
+    candidates = [i for i, word in enumerate(words.words) if word in listed]
     proven = {i for i in candidates if _proven(words, i)}
     if not proven:
         return []

@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 from operator import is_
 from typing import Any, NamedTuple, TypeVar
 
-from llmft.dialogue import Dialogue, Record, Turn
+from llmft.dialogue import Record, Turn
 from llmft.strict_json import parse_json
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
@@ -67,12 +67,15 @@ def _parted(text: str) -> _Parted | None:
     return _Parted(text[: block.start()], block[0], value, text[block.end() :]) if isinstance(value, dict) else None
 
 
-def rewritten(dialogue: Dialogue, change: Change) -> Dialogue:
-    """``dialogue`` with its notes as ``change`` gives them, called in a fixed order; what does not change stays byte for byte."""
-    return _record(dialogue, "", change)
+def rewritten(record: AnyRecord, change: Change) -> AnyRecord:
+    """``record``, a dialogue or one turn, with its notes as ``change`` gives them, asked in a fixed order.
+
+    What does not change stays byte for byte.
+    """
+    return _record(record, "", change)
 
 
-def notes_of(dialogue: Dialogue) -> list[tuple[str, str]]:
+def notes_of(record: Record) -> list[tuple[str, str]]:
     """Field and text of each note, in the order of :func:`rewritten`."""
     notes: list[tuple[str, str]] = []
 
@@ -80,7 +83,7 @@ def notes_of(dialogue: Dialogue) -> list[tuple[str, str]]:
         notes.append((field, text))
         return text
 
-    rewritten(dialogue, collect)
+    rewritten(record, collect)
     return notes
 
 

@@ -77,6 +77,17 @@ def stretches(text: str) -> tuple[tuple[Piece, ...], ...]:
 
 
 @lru_cache(maxsize=64)
+def sizes(text: str) -> tuple[int, ...]:
+    """How many digits each of the stretches of ``text`` has."""
+    return tuple(sum(map(len, (piece.digits for piece in row))) for row in stretches(text))
+
+
+def rows_of(text: str, fewest: int) -> list[tuple[Piece, ...]]:
+    """The stretches of ``fewest`` digits or more."""
+    return [row for row, size in zip(stretches(text), sizes(text), strict=True) if size >= fewest]
+
+
+@lru_cache(maxsize=64)
 def pieces_by_start(text: str) -> dict[int, Piece]:
     """The numbers of ``text`` by where they begin."""
     return {piece.start: piece for row in stretches(text) for piece in row}
@@ -88,10 +99,9 @@ def pieces_by_end(text: str) -> dict[int, Piece]:
     return {piece.end: piece for row in stretches(text) for piece in row}
 
 
-def digits_in(text: str) -> list[tuple[int, int, str]]:
-    """Stretches that read as two digits or more, written or spoken: start, end, and the digits they mean."""
-    read = ((row[0].start, row[-1].end, "".join(piece.digits for piece in row)) for row in stretches(text))
-    return [stretch for stretch in read if len(stretch[2]) >= 2]
+def digits_in(text: str, fewest: int = 2) -> list[tuple[int, int, str]]:
+    """Stretches that read as two digits or more (or ``fewest``), written or spoken: start, end, and the digits they mean."""
+    return [(row[0].start, row[-1].end, "".join(piece.digits for piece in row)) for row in rows_of(text, fewest)]
 
 
 def _joined(text: str, end: int, start: int) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from llmft.deidentify.numbers import Piece, stretches
+from llmft.deidentify.numbers import Piece, rows_of
 from llmft.deidentify.span import Span
 
 LAYER = "contacts"
@@ -38,10 +38,8 @@ _WITHOUT_ZERO = re.compile(r"[67]\d{8}")
 def find_phones(text: str, lang: str) -> list[Span]:
     """Phone numbers in ``text``; public short lines such as 15, 112 or 116 117 are not."""
     found: list[Span] = []
-    for row in stretches(text):
-        digit_count = sum(len(piece.digits) for piece in row)
-        if digit_count >= _MIN_DIGITS:
-            found += _in_row(text, row, digit_count, lang)
+    for row in rows_of(text, _MIN_DIGITS):
+        found += _in_row(text, row, sum(len(piece.digits) for piece in row), lang)
     return found
 
 

@@ -58,6 +58,32 @@ def deidentify_record(
     return CleanRecord(beside.model_copy(update=update), done.counts, left)
 
 
+@dataclass(frozen=True)
+class CleanText:
+    """A text with placeholders, what was replaced, and what was not."""
+
+    text: str
+    counts: dict[str, int]  # label ─▶ mentions
+    left: tuple[str, ...]  # "roster" or "identifier": anything here forbids the text
+
+
+def deidentify_text(
+    text: str,
+    lang: str,
+    roster: Roster = Roster(),  # noqa: B008  frozen
+    layers: Sequence[str] = LAYERS,
+    external: Recogniser | None = None,
+) -> CleanText:
+    """One text with placeholders; a triage block in it stays JSON, as in the turn of a record."""
+    turn = Turn.model_construct(speaker="operator", text=text)
+    head, notes = head_of(turn), tuple(note for _, note in notes_of(turn))
+    done = deidentify((head,), lang, roster, layers, external, notes)
+    fresh = dict(zip(notes, done.notes, strict=True))
+    beside = rewritten(turn, lambda _, note: fresh[note]).text[len(head) :] if notes else text[len(head) :]
+    left = residual(done.texts, roster, done.notes)
+    return CleanText(done.texts[0] + beside, done.counts, tuple(kind for _, kind in left))
+
+
 def left_over(dialogue: Dialogue, roster: Roster) -> tuple[tuple[str, str], ...]:
     """The residual check alone, of a record that was de-identified before."""
     fields, notes = _notes(dialogue)

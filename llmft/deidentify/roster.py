@@ -81,7 +81,7 @@ def _literals(words: Words, index: RosterIndex) -> list[Span]:
 def _phones(words: Words, index: RosterIndex) -> list[Span]:
     if not index.phones:
         return []
-    said = ((start, end, digits) for start, end, digits in digits_in(words.text) if len(digits) >= PHONE_DIGITS - 1)
+    said = digits_in(words.text, PHONE_DIGITS - 1)
     return [Span(start, end, "TEL", LAYER) for start, end, digits in said if any(phone in digits for phone in index.phones)]
 
 

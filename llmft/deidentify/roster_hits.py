@@ -9,7 +9,9 @@ from llmft.deidentify.lexicon import is_known, lexicon
 from llmft.deidentify.phonetics import consonants, sound
 from llmft.deidentify.roster_index import RosterIndex
 from llmft.deidentify.words import Words
+from llmft.remembered import Remembered
 
+_STRANGE = "?"
 _MIN_PIECES = 6  # letters of a name that is heard as two words, neither of them right
 _ARTICLES = frozenset(("un", "une", "le", "la", "l", "du", "au", "ce", "cet", "cette", "the", "an"))  # before things
 
@@ -33,15 +35,17 @@ Hits = dict[int, Hit]  # by each of their words
 
 def find_hits(words: Words, index: RosterIndex) -> Hits:
     """The words that may be names of the roster."""
-    function = lexicon().function
-    alike = {
-        word: found
-        for word in words.unique
-        if (found := index.exact.get(word) or (None if word in function else _misheard(word, index)))
-    }
+    unique = words.unique
+    alike = {said: found for said, found in index.exact.items() if said in unique}
+    strange: set[str] = set()
+    for word, key in zip(unique, map(_HEARD_AS.__getitem__, unique), strict=True):
+        if key == _STRANGE:
+            strange.add(word)
+        if (key == _STRANGE or key in index.sounds) and word not in alike and (found := _misheard(word, index)):
+            alike[word] = found
     hits: Hits = {}
-    telling = alike.keys() | (index.beginnings & words.unique)
-    for i in [i for i, word in enumerate(words.words) if word in telling]:
+    telling = alike.keys() | (index.beginnings & unique)
+    for i in [i for i, word in enumerate(words.words) if word in telling] if telling else ():
         word = words.words[i]
         if word in alike:
             found, exact = alike[word], word in index.exact
@@ -50,11 +54,24 @@ def find_hits(words: Words, index: RosterIndex) -> Hits:
             hits[i] = Hit(i, i, found, exact)
         elif i not in hits and (run := _in_pieces(words, i, index)):
             hits.update(dict.fromkeys(range(run.first, run.last + 1), run))
-    for i in [i for i, word in enumerate(words.words) if word not in telling and word not in function and not is_known(word)]:
+    strange -= telling
+    for i in [i for i, word in enumerate(words.words) if word in strange] if strange else ():
         for first in (i - 1, i):
             if run := _alike_in_pieces(words, first, index):
                 hits.update({k: run for k in (first, first + 1) if k not in hits or hits[k].doubtful})
     return hits
+
+
+def _heard_as(word: str) -> str:
+    """Of an ordinary word the key of its sound, of one that is none ``_STRANGE``; empty for a word that is no misheard name."""
+    if word in lexicon().function:
+        return ""
+    if not is_known(word):
+        return _STRANGE
+    return f"~{sound(word)}" if len(word) >= MIN_LETTERS else ""
+
+
+_HEARD_AS = Remembered(_heard_as)
 
 
 def _is_thing(before: str, word: str, found: Found, index: RosterIndex) -> bool:
@@ -89,7 +106,7 @@ def _alike_in_pieces(words: Words, i: int, index: RosterIndex) -> Hit | None:
     if i < 0 or not words.soft(i + 1):
         return None
     said = words.words[i] + words.words[i + 1]
-    found = index.sounds.get(sound(said)) if len(said) >= _MIN_PIECES else None
+    found = index.sounds.get(f"~{sound(said)}") if len(said) >= _MIN_PIECES else None
     return Hit(i, i + 1, found, False) if found else None
 
 
@@ -111,13 +128,13 @@ def _misheard(word: str, index: RosterIndex) -> Found | None:
     if not known and (close := _one_letter_off(word, index)):
         return close
     key = sound(word)
-    if found := index.sounds.get(key):
+    if found := index.sounds.get(f"~{key}"):
         return doubted(found) if known else found
-    return None if known else index.consonants.get(consonants(key))
+    return None if known else index.sounds.get(f"#{consonants(key)}")
 
 
 def _one_letter_off(word: str, index: RosterIndex) -> Found | None:
-    close = {*index.heads.get(word[:2], ()), *index.tails.get(word[-2:], ())}
+    close = {*index.letters.get(f"<{word[:2]}", ()), *index.letters.get(f">{word[-2:]}", ())}
     for candidate in sorted(close):
         if abs(len(candidate) - len(word)) < 2 and is_one_letter_off(word, candidate):
             return index.exact[candidate]

@@ -22,10 +22,8 @@ class RosterIndex:
     """A roster ready for look-up. The tables of names are those of :class:`KnownName`, everybody's together."""
 
     exact: dict[str, Found]
-    heads: dict[str, tuple[str, ...]]
-    tails: dict[str, tuple[str, ...]]
+    letters: dict[str, tuple[str, ...]]
     sounds: dict[str, Found]
-    consonants: dict[str, Found]
     short: dict[str, tuple[str, ...]]
     beginnings: frozenset[str]
     initials: dict[str, frozenset[str]]  # of each person
@@ -44,12 +42,10 @@ def index_of(roster: Roster) -> RosterIndex:
     exact = _together(name.exact for name in known)
     return RosterIndex(
         exact=exact,
-        heads=_together(name.heads for name in known),
-        tails=_together(name.tails for name in known),
+        letters=_together(name.letters for name in known),
         sounds=_together(name.sounds for name in known),
-        consonants=_together(name.consonants for name in known),
         short=_together(name.short for name in known),
-        beginnings=frozenset().union(*(name.beginnings for name in known)),
+        beginnings=frozenset().union(*[name.beginnings for name in known]),
         initials={name: one.initials for (name, _), one in zip(people, known, strict=True)},
         two_letters=any(len(said) == 2 for said in exact),
         phones=frozenset(
@@ -64,7 +60,7 @@ def _together(tables: Iterable[dict[str, tuple[T, ...]]]) -> dict[str, tuple[T, 
     """One table; what several people are called leads to all of them, in their order."""
     together: dict[str, tuple[T, ...]] = {}
     for table in tables:
-        shared = together.keys() & table.keys()
+        shared = () if together.keys().isdisjoint(table) else together.keys() & table.keys()
         both = {key: (*together[key], *table[key]) for key in shared}
         together |= table
         together |= both

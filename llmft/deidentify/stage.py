@@ -94,7 +94,7 @@ def _note(
     """One note, in which whoever the texts know keeps the placeholder that they have there."""
     words = read((text,))
     spans = [
-        replace(span, label=numbering.label_of(words.text[span.start : span.end], span.label, known))
+        span._replace(label=numbering.label_of(words.text[span.start : span.end], span.label, known))
         for span in _spans((text,), words, lang, known, layers, external)
     ]
     return _replaced((text,), words, spans, [_placeholder(span, words, numbering, known) for span in spans])
@@ -160,7 +160,7 @@ def _settled(found: list[Span], words: Words) -> list[Span]:
             scrap = span if span.label in PEOPLE else None
             continue
         if scrap and span.label in PEOPLE and _is_particle(words.text[scrap.start : span.start]):
-            span = replace(span, start=scrap.start)
+            span = span._replace(start=scrap.start)
         scrap = None
         spans += _within_texts(span if span in given else _trimmed(span, words.text), words)
     return spans
@@ -183,7 +183,7 @@ def _trimmed(span: Span, text: str) -> Span:
         start += 1
     while start < end - 1 and not text[end - 1].isalnum():
         end -= 1
-    return replace(span, start=start, end=end)
+    return span._replace(start=start, end=end)
 
 
 def _is_particle(text: str) -> bool:

@@ -68,6 +68,13 @@ def starts_of(text: str, wanted: frozenset[str]) -> list[int]:
     return [start for word, start in zip(read.words, read.starts, strict=True) if word in wanted]
 
 
+def around_numbers(text: str, before: Collection[int]) -> list[int]:
+    """Places that stand so many characters before a written number of ``text``, in their order."""
+    read = tokens(text)
+    places = {read.starts[k] - back for k in read.numbers for back in before}
+    return sorted(place for place in places if place >= 0)
+
+
 def matches_at(pattern: re.Pattern[str], text: str, starts: Collection[int]) -> Iterator[re.Match[str]]:
     """What ``finditer`` gives, tried at ``starts`` alone: matches that do not overlap, in the order of the text."""
     end = 0

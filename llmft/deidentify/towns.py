@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +11,7 @@ from llmft.deidentify.lexicon import is_known
 from llmft.deidentify.tokens import tokens
 from llmft.deidentify.words import words_of
 from llmft.knowledge import load
+from llmft.vocabulary import without_accents
 
 _ARTICLES = {"le": "(?:le|au|du)", "les": "(?:les|aux|des)", "la": "la", "l": "l"}
 _SAINTS = {"saint": r"(?:saint|st\.?)", "sainte": r"(?:sainte|ste\.?)", "st": r"(?:saint|st\.?)"}
@@ -87,7 +87,7 @@ def _is_placed(text: str, match: re.Match[str], marked: bool, merged: bool, lang
     capital = _ARTICLE.sub("", match[0])[:1].isupper()
     if marked:
         alone = lang == "fr" and capital and match[0] == text.strip(" .!,")
-        written = capital or _bare(match[0].lower()) not in _only_capital()
+        written = capital or without_accents(match[0].lower()) not in _only_capital()
         return alone or (written and _PLACED_FIRMLY.search(before) is not None) or _LIVES.search(before) is not None
     if merged:
         return True
@@ -111,7 +111,7 @@ def telling_words() -> frozenset[str]:
 
 @cache
 def _only_capital() -> frozenset[str]:
-    return frozenset(_bare(name.lower()) for name in load("towns.yaml")["only_with_capital"])
+    return frozenset(without_accents(name.lower()) for name in load("towns.yaml")["only_with_capital"])
 
 
 @cache
@@ -126,7 +126,7 @@ def _by_key() -> dict[str, list[str]]:
     by_key: dict[str, list[str]] = {}
     for name in dict.fromkeys((*knowledge["france"], *knowledge["english"])):
         key = max((part for part in _PARTS.findall(name.lower()) if part not in _ARTICLES and part not in _SAINTS), key=len)
-        for spelling in {key, _bare(key)}:
+        for spelling in {key, without_accents(key)}:
             by_key.setdefault(spelling, []).append(name)
     return by_key
 
@@ -134,13 +134,9 @@ def _by_key() -> dict[str, list[str]]:
 @cache
 def _pattern(name: str) -> re.Pattern[str]:
     """The name in any case, with or without accents and hyphens, "Saint" also as "St", "Le" also within "au"."""
-    parts = [_bare(part) for part in _PARTS.findall(name.lower())]
+    parts = [without_accents(part) for part in _PARTS.findall(name.lower())]
     first = _ARTICLES.get(parts[0]) if len(parts) > 1 else None
     written = [_SAINTS.get(part) or "".join(_WITH_ACCENTS.get(letter, letter) for letter in part) for part in parts]
     written = [part.replace("[oôö][eéèêë]", "(?:[oôö][eéèêë]|œ)") for part in written]
     name_pattern = _BETWEEN_PARTS.join([first or written[0], *written[1:]])
     return re.compile(rf"(?<![\w-]){name_pattern}(?![\w-])", re.IGNORECASE)
-
-
-def _bare(word: str) -> str:
-    return unicodedata.normalize("NFKD", word.replace("œ", "oe")).encode("ascii", "ignore").decode()

@@ -17,6 +17,7 @@ from string import ascii_lowercase
 
 from llmft.deidentify.span import Span
 from llmft.deidentify.tokens import lowered, tokens
+from llmft.remembered import Remembered
 
 BREAK = "\n¶\n"  # between two texts; the new lines end what patterns of other layers read
 _BREAK_MARK = "¶"
@@ -51,6 +52,9 @@ def _plain_letter(match: re.Match[str]) -> str:
     return first if first.isalpha() else match[0]
 
 
+_FOLDED = Remembered(_without_accents)  # lower-case word ─▶ without accents
+
+
 def words_of(text: str) -> list[str]:
     """The folded words of ``text``."""
     return _WORD.findall(fold(text))
@@ -65,12 +69,8 @@ class Words:
     words: list[str]
     gaps: list[str]  # gaps[i] stands before words[i]; one more stands at the end
     starts: list[int]  # of each word in ``text``
+    unique: frozenset[str]  # the words, each once
     _cased: dict[int, bool] = field(default_factory=dict)
-
-    @cached_property
-    def unique(self) -> frozenset[str]:
-        """The words, each once."""
-        return frozenset(self.words)
 
     @cached_property
     def letters(self) -> list[int]:
@@ -139,11 +139,11 @@ def read(texts: Sequence[str]) -> Words:
         joined = _PLACEHOLDER.sub(lambda match: "¤" * len(match[0]), joined)
     offsets = tuple(accumulate((len(text) + len(BREAK) for text in texts[:-1]), initial=0))
     said = tokens(joined)
-    words = _without_accents("\n".join(said.words)).split("\n") if said.words else []
+    words = list(said.words if joined.isascii() else map(_FOLDED.__getitem__, said.words))
     if not said.numbers:
-        return Words(joined, offsets, words, said.gaps, said.starts)
+        return Words(joined, offsets, words, said.gaps, said.starts, frozenset(words))
     gaps, starts = said.gaps.copy(), said.starts.copy()
     for k in reversed(said.numbers):  # a number stands between words
         gaps[k : k + 2] = [gaps[k] + words[k] + gaps[k + 1]]
         del words[k], starts[k]
-    return Words(joined, offsets, words, gaps, starts)
+    return Words(joined, offsets, words, gaps, starts, frozenset(words))

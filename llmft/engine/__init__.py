@@ -1,14 +1,14 @@
 """A loaded model that answers: one seam, whatever runs behind it.
 
 An engine is any object with the method of :class:`Engine`: ``torch_model`` holds a checkpoint with
-or without adapter, ``llama_model`` a GGUF file.
+or without adapter, ``llama_model`` a GGUF file, ``parallel_llama`` one that writes many answers at once, ``remote`` a server.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from llmft.prompt import Message
 
@@ -20,6 +20,7 @@ class Answer:
     text: str  # without the end-of-turn token and the white space around the turn
     ended: bool  # the model closed its turn itself; otherwise it was cut or had no room
     seconds: float  # wall time; of a batch, each answer has an equal share
+    failure: Literal["time_out", "engine"] | None = None  # why there is no answer
 
 
 class Engine(Protocol):

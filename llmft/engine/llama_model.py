@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,7 +15,7 @@ from typing import Any
 from llmft.engine import Answer
 from llmft.engine.gguf_header import GgufHeader, read_gguf_header
 from llmft.errors import CheckpointError, LlmftError, MissingExtraError, PromptError
-from llmft.prompt import Message
+from llmft.prompt import Message, control_pattern, spoken_only
 
 CONTEXT_TOKENS = 2048  # opened unless asked otherwise; the cache of a long context would fill the memory
 
@@ -27,6 +28,7 @@ class LlamaModel:
     llama: Any  # llama_cpp.Llama; it keeps the prompt's common beginning in its cache between answers
     formatter: Any  # llama_cpp.llama_chat_format.Jinja2ChatFormatter
     bos_id: int | None  # None: the family has no first token
+    markup: re.Pattern[str]  # what nobody may say, because llama.cpp would read it as a control token
 
     @property
     def context_tokens(self) -> int:
@@ -64,7 +66,7 @@ class LlamaModel:
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids from which the model writes the operator's next turn, with exactly one BOS if the family has one."""
         try:
-            text = self.formatter(messages=list(messages)).prompt
+            text = self.formatter(messages=spoken_only(messages, self.markup)).prompt
         except Exception as error:  # the template is foreign code and may raise anything
             raise CheckpointError(f"{self.path}: its chat template cannot render the call ({type(error).__name__})") from None
         ids: list[int] = self.llama.tokenize(text.encode("utf-8", "replace"), add_bos=False, special=True)
@@ -122,7 +124,8 @@ def load_gguf(path: Path, *, context_tokens: int = CONTEXT_TOKENS, threads: int 
     except Exception as error:  # ValueError from llama.cpp, any error of Jinja from the template
         reason = "llama.cpp does not know its architecture, tokenizer or tensors"
         raise CheckpointError(f"{path} cannot be loaded ({type(error).__name__}): {reason}; export it again") from error
-    return LlamaModel(path, llama, _formatter(llama_cpp, llama, header), _bos_id(llama_cpp, llama))
+    markup = control_pattern(_control_tokens(llama_cpp, llama))
+    return LlamaModel(path, llama, _formatter(llama_cpp, llama, header), _bos_id(llama_cpp, llama), markup)
 
 
 def _formatter(llama_cpp: Any, llama: Any, header: GgufHeader) -> Any:
@@ -139,6 +142,14 @@ def _formatter(llama_cpp: Any, llama: Any, header: GgufHeader) -> Any:
         bos_token=text(llama.token_bos()),
         stop_token_ids=[llama.token_eos()],
     )
+
+
+def _control_tokens(llama_cpp: Any, llama: Any) -> list[str]:
+    """Texts of the tokens that are not words, such as the end of a turn."""
+    vocabulary = llama_cpp.llama_model_get_vocab(llama.model)
+    kinds = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+    tokens = (token for token in range(llama.n_vocab()) if llama_cpp.llama_vocab_get_attr(vocabulary, token) & kinds)
+    return [llama_cpp.llama_vocab_get_text(vocabulary, token).decode("utf-8", "replace") for token in tokens]
 
 
 def _bos_id(llama_cpp: Any, llama: Any) -> int | None:

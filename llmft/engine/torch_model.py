@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from llmft.engine import Answer
+from llmft.engine.torch_scoring import TorchScorer
 from llmft.errors import CheckpointError, MissingExtraError
 from llmft.prompt import Message, install_template, prompt_ids
 
@@ -24,8 +25,14 @@ if TYPE_CHECKING:
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 SMALL_PARAMETERS = 20_000_000  # below this, threads wait for each other longer than they work
-# llama.cpp ends an answer at any of these tokens that the vocabulary has, so we do too
-ENDS = ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>")
+# llama.cpp ends an answer at any of these that the vocabulary has, whatever its EOS, so we do too: llama-vocab.cpp
+ENDS = (
+    *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>", "</s>"),
+    *("<|endoftext|>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<end_of_utterance>", "<eos>"),
+    *("<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~["),
+    *("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
+    *("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>", "<|file_sep|>"),
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ class TorchModel:
         pad = self.tokenizer.pad_token_id
         padded = [[pad] * (width - len(prompt)) + prompt for prompt in prompts]
         mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        with torch.inference_mode(), self._own_threads():
+        with torch.inference_mode(), self.own_threads():
             written: Any = self.model.generate(
                 input_ids=torch.tensor(padded, device=self.model.device),  # (batch, width)
                 attention_mask=torch.tensor(mask, device=self.model.device),
@@ -91,7 +98,8 @@ class TorchModel:
         return [self._until_end(row) for row in written[:, width:].tolist()]
 
     @contextmanager
-    def _own_threads(self) -> Iterator[None]:
+    def own_threads(self) -> Iterator[None]:
+        """The number of threads that suits the model, for as long as the block runs."""
         import torch
 
         before = torch.get_num_threads()
@@ -101,6 +109,10 @@ class TorchModel:
             yield
         finally:
             torch.set_num_threads(before)
+
+    def scorer(self) -> TorchScorer:
+        """See :class:`llmft.engine.scoring.HasScorer`."""
+        return TorchScorer(self)
 
     def _until_end(self, row: list[int]) -> list[int]:
         end = next((place for place, token in enumerate(row) if token in self.end_ids), len(row) - 1)

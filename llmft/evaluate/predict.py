@@ -1,7 +1,8 @@
 """Let a model write the last operator turn of each test call, and keep what it decided.
 
 Predictions hold ids, labels and times, never the words of a call. They carry a key made from everything
-that they depend on, so that a second evaluation of the same model on the same calls reads them again.
+that they depend on, so that a second evaluation of the same model on the same calls reads them again; one
+that was killed goes on after the calls that it has kept.
 """
 
 from __future__ import annotations
@@ -9,23 +10,30 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from llmft.dialogue import Dialogue, read_dialogues, read_triage
+from llmft.dialogue import Dialogue, read_dialogues
 from llmft.engine import Answer, Engine
-from llmft.errors import DialogueError
-from llmft.evaluate.metrics import Outcome, Verdict
-from llmft.prompt import to_messages
+from llmft.engine.scoring import HasScorer, Scorer, label_probabilities
+from llmft.errors import DialogueError, PromptError
+from llmft.evaluate.prediction import Prediction
+from llmft.evaluate.progress import counting
+from llmft.evaluate.reading import read_answer
+from llmft.evaluate.spoken import said, sentence_of
+from llmft.evaluate.truth import gold_verdict, verdict_of
+from llmft.prompt import Message, to_messages
 from llmft.run import write_text
+from llmft.vocabulary import specialties, urgencies
 
-PROTOCOL = 1  # of asking and of reading answers; a change makes earlier predictions void
+CHUNK_CALLS = 64  # asked and then kept together; a kill loses no more
+TOP_SPECIALTIES = 5
+PROTOCOL = 3  # of asking and of reading answers; a change makes earlier predictions void
 
 
-class KeyedOutcome(Outcome):
+class KeyedPrediction(Prediction):
     """An outcome with the key of the evaluation that it belongs to."""
 
     key: str
@@ -53,63 +61,131 @@ def read_test_calls(path: Path, max_dialogues: int) -> list[Dialogue]:
     return taken
 
 
-def gold_verdict(dialogue: Dialogue) -> Verdict | None:
-    """What the call should lead to: its labels, else the triage of its last turn."""
-    if dialogue.labels is not None:
-        code = dialogue.labels.icd10_primary
-        return Verdict(urgency=dialogue.labels.urgency, specialty=dialogue.labels.specialty, icd10=(code,) if code else ())
-    return _verdict(dialogue.turns[-1].text)
-
-
-def _verdict(text: str) -> Verdict | None:
-    triage = read_triage(text)
-    return None if triage is None else Verdict(urgency=triage.urgency, specialty=triage.specialty, icd10=triage.icd10)
-
-
-def predict(engine: Engine, dialogues: Sequence[Dialogue], system: str | None, max_new_tokens: int, title: str) -> list[Outcome]:
+def predict(
+    engine: Engine, dialogues: Sequence[Dialogue], system: str | None, max_new_tokens: int, title: str
+) -> list[Prediction]:
     """The outcome of each call, in order; ``title`` stands before the progress bar."""
-    conversations = [to_messages(dialogue, system)[:-1] for dialogue in dialogues]
-    outcomes: dict[int, Outcome] = {}
-    with _progress(title, len(dialogues)) as advance:
+    with counting(title, len(dialogues)) as advance:
+        return [row for chunk in _chunks(engine, dialogues, system, max_new_tokens, advance) for row in chunk]
+
+
+def predict_resumably(
+    load: Callable[[], Engine],
+    dialogues: Sequence[Dialogue],
+    system: str | None,
+    max_new_tokens: int,
+    title: str,
+    *,
+    path: Path,
+    key: str,
+) -> list[Prediction]:
+    """As :func:`predict`, into ``path`` under ``key``: calls that are kept there are not asked again.
+
+    Until the last one, rows lie beside it under ``.asked``; the model is loaded only when there is something to ask.
+    """
+    asked = path.with_name(f"{path.name}.asked")
+    ids = [dialogue.id for dialogue in dialogues]
+    rows = {row.id: row for row in [*_rows(asked), *_rows(path)] if row.key == key and row.id in set(ids)}
+    missing = [dialogue for dialogue in dialogues if dialogue.id not in rows]
+    if missing:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(asked, "".join(f"{row.model_dump_json()}\n" for row in rows.values()))
+        with counting(title, len(missing)) as advance, asked.open("a", encoding="utf-8") as file:
+            for chunk in _chunks(load(), missing, system, max_new_tokens, advance):
+                for row in chunk:
+                    rows[row.id] = KeyedPrediction(key=key, **dict(row))
+                    file.write(f"{rows[row.id].model_dump_json()}\n")
+                file.flush()
+    found = [Prediction.model_validate(rows[call].model_dump(exclude={"key"})) for call in ids]
+    write_predictions(path, key, found)
+    asked.unlink(missing_ok=True)
+    return found
+
+
+def _chunks(
+    engine: Engine, dialogues: Sequence[Dialogue], system: str | None, max_new_tokens: int, advance: Callable[[], None]
+) -> Iterator[list[Prediction]]:
+    """Some calls at a time: first their answers, then the probabilities of their labels."""
+    for start in range(0, len(dialogues), CHUNK_CALLS):
+        chunk = dialogues[start : start + CHUNK_CALLS]
+        conversations = [to_messages(dialogue, system)[:-1] for dialogue in chunk]
+        answers: dict[int, Answer] = {}
         for index, answer in engine.answers(conversations, max_new_tokens):
-            outcomes[index] = _outcome(dialogues[index], answer)
+            answers[index] = answer
             advance()
-    return [outcomes[index] for index in range(len(dialogues))]
+        scorer = engine.scorer() if isinstance(engine, HasScorer) else None
+        yield [_prediction(dialogue, answers[index], scorer, conversations[index]) for index, dialogue in enumerate(chunk)]
 
 
-def _outcome(dialogue: Dialogue, answer: Answer) -> Outcome:
-    """An answer that did not end is a failure, even when a block stands in it: a runtime would go on and on."""
+def _prediction(dialogue: Dialogue, answer: Answer, scorer: Scorer | None, messages: Sequence[Message]) -> Prediction:
     gold = gold_verdict(dialogue)
     assert gold is not None
-    predicted = _verdict(answer.text) if answer.ended else None
-    return Outcome(id=dialogue.id, gold=gold, predicted=predicted, seconds=round(answer.seconds, 4))
+    reading = read_answer(answer)
+    urgency, top = (None, ()) if scorer is None else _probabilities(scorer, messages, answer.text)
+    return Prediction(
+        id=dialogue.id,
+        gold=gold,
+        predicted=None if reading.triage is None else verdict_of(reading.triage),
+        seconds=round(answer.seconds, 4),
+        raw_valid=reading.raw_valid,
+        repaired=reading.triage is not None and not reading.raw_valid,
+        sentence=said(sentence_of(answer.text)),
+        urgency_probabilities=urgency,
+        top_specialties=top,
+        failure=reading.failure,
+        prompt_tokens=None if scorer is None else len(scorer.prompt_ids(messages)),
+        answer_tokens=None if scorer is None else len(scorer.text_ids(answer.text)),
+        text_sha256=hashlib.sha256(answer.text.encode("utf-8", "surrogatepass")).hexdigest(),
+    )
 
 
-def read_predictions(path: Path, key: str, ids: Sequence[str]) -> list[Outcome] | None:
+def _probabilities(
+    scorer: Scorer, messages: Sequence[Message], text: str
+) -> tuple[dict[str, float] | None, tuple[tuple[str, float], ...]]:
+    """Probabilities of the urgencies and of the likeliest specialties, each at its place in the block that was written.
+
+    Where there is no block, one is opened after the sentence. None when the call leaves no room for a block.
+    """
+    opening, colon, _ = text.partition('"urgency": "')
+    before = opening + colon if colon else f'{sentence_of(text)}\n```json\n{{"urgency": "'.lstrip("\n")
+    try:
+        urgency = label_probabilities(scorer, messages, before, list(urgencies()))
+        opening, colon, _ = text.partition('"specialty": "')
+        likeliest = max(urgency, key=urgency.__getitem__)
+        before = opening + colon if colon else f'{before}{likeliest}", "specialty": "'
+        specialty = label_probabilities(scorer, messages, before, list(specialties()))
+    except PromptError:
+        return None, ()
+    return urgency, tuple(list(specialty.items())[:TOP_SPECIALTIES])
+
+
+def _rows(path: Path) -> list[KeyedPrediction]:
+    """The whole lines of a file of predictions; what a kill has cut is passed over."""
+    rows = []
+    try:
+        lines = path.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        try:
+            rows.append(KeyedPrediction.model_validate_json(line))
+        except ValidationError:
+            continue
+    return rows
+
+
+def read_predictions(path: Path, key: str, ids: Sequence[str]) -> list[Prediction] | None:
     """Kept predictions of exactly these calls under this key; None when there are none."""
     try:
-        rows = [KeyedOutcome.model_validate_json(line) for line in path.read_text("utf-8").splitlines()]
+        rows = [KeyedPrediction.model_validate_json(line) for line in path.read_text("utf-8").splitlines()]
     except (OSError, UnicodeDecodeError, ValidationError):
         return None
     if [row.id for row in rows] != list(ids) or any(row.key != key for row in rows):
         return None
-    return [Outcome.model_validate(row.model_dump(exclude={"key"})) for row in rows]
+    return [Prediction.model_validate(row.model_dump(exclude={"key"})) for row in rows]
 
 
-def write_predictions(path: Path, key: str, outcomes: Sequence[Outcome]) -> None:
+def write_predictions(path: Path, key: str, outcomes: Sequence[Prediction]) -> None:
     """Keep predictions, one JSON object a call."""
-    rows = [KeyedOutcome(key=key, **dict(outcome)) for outcome in outcomes]
+    rows = [KeyedPrediction(key=key, **dict(outcome)) for outcome in outcomes]
     write_text(path, "".join(f"{row.model_dump_json()}\n" for row in rows))
-
-
-@contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr that counts calls; silent when stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda: progress.advance(task)

@@ -1,54 +1,27 @@
-"""The figures of all models of a run side by side: on the terminal and in metrics.json."""
+"""The figures of everybody side by side on the terminal."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from llmft.run import write_json
-
-ROWS: tuple[tuple[str, str], ...] = (  # label, key of the metrics
-    ("triage block parses", "block_parses"),
-    ("specialty accuracy", "specialty_accuracy"),
-    ("  macro precision", "specialty_macro_precision"),
-    ("  macro recall", "specialty_macro_recall"),
-    ("  macro F1", "specialty_macro_f1"),
-    ("urgency accuracy", "urgency_accuracy"),
-    ("emergency recall (U1)", "emergency_recall"),
-    ("  95 % interval", "emergency_recall_interval"),
-    ("under-triage", "under_triage"),
-    ("ICD-10 exact", "icd10_exact"),
-    ("seconds", "seconds"),
+COLUMNS: tuple[tuple[str, str], ...] = (  # head, figure
+    ("emergency\nrecall", "emergency_recall"),
+    ("severe\nunder-triage", "severe_under_triage"),
+    ("under-\ntriage", "under_triage"),
+    ("over-triage,\nnot urgent", "over_triage_not_urgent"),
+    ("urgency\nkappa", "urgency_kappa"),
+    ("specialty\naccuracy", "specialty_accuracy"),
+    ("specialty\nmacro F1", "specialty_macro_f1"),
+    ("ICD-10\ncategory", "icd10_category"),
+    ("triage\nsuccess", "triage_success"),
+    ("format\nvalid", "format_valid"),
 )
-NARROWEST = 100  # columns, so that a log file gets the whole table
-
-
-def merge_metrics(path: Path, test: dict[str, Any], models: Mapping[str, Any]) -> dict[str, Any]:
-    """Write ``models`` into metrics.json beside what other models got on the same ``test``; returns all.
-
-    Figures of another test set or other settings are dropped: one table compares like with like.
-    """
-    try:
-        before = json.loads(path.read_text("utf-8"))
-        kept = before["models"] if before["test"] == test else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        kept = {}
-    merged = {**kept, **models}
-    ordered = {name: merged[name] for name in sorted(merged, key=_place)}
-    report = {"test": test, "models": ordered}
-    write_json(path, report)
-    return report
-
-
-def _place(name: str) -> tuple[int, str]:
-    """Base, adapter, then files by name."""
-    return ({"base": 0, "adapter": 1}.get(name, 2), name)
+NARROWEST = 132  # columns, so that a log file gets the whole table
 
 
 def print_report(report: Mapping[str, Any], run_name: str) -> None:
-    """One table on stdout, a column a model."""
+    """One table on stdout, a row a contestant; first who beats the model, last what the set cannot tell."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -59,30 +32,33 @@ def print_report(report: Mapping[str, Any], run_name: str) -> None:
     if emergencies := next(iter(models.values()))["emergencies"]:
         caption += f", {emergencies} of them emergencies"
     table = Table(title=Text(run_name), caption=Text(caption), box=SIMPLE_HEAD, title_justify="left", caption_justify="left")
-    table.add_column("")
-    for name in models:
-        table.add_column(Text(_short(name, run_name)), justify="right")
-    for label, key in ROWS:
-        write = _seconds if key == "seconds" else _figure
-        table.add_row(Text(label), *(write(metrics.get(key)) for metrics in models.values()))
+    table.add_column("", no_wrap=True)
+    for head, _ in COLUMNS:
+        table.add_column(Text(head), justify="right")
+    for name, figures in models.items():
+        table.add_row(Text(short_name(name, run_name)), *(_figure(figures.get(key)) for _, key in COLUMNS))
     console = Console()
     console = console if console.is_terminal else Console(width=max(console.width, NARROWEST))
+    for line in rival_lines(report):
+        console.print(line, markup=False)
     console.print(table)
-    for note in dict.fromkeys(note for metrics in models.values() for note in metrics.get("notes", ())):
+    for note in dict.fromkeys(note for figures in models.values() for note in figures["notes"]):
         console.print(f"note: {note}", markup=False)
 
 
-def _short(name: str, run_name: str) -> str:
+def rival_lines(report: Mapping[str, Any]) -> list[str]:
+    """A sentence for each rival that is better than the model at something."""
+    return [
+        f"{win['rival']} beats {report['main']} at {win['figure']}: {win['rival_value']:.3f} against {win['model_value']:.3f}"
+        f"{'' if win['is_sure'] else ' (may be chance)'}"
+        for win in report["rivals_that_win"]
+    ]
+
+
+def short_name(name: str, run_name: str) -> str:
     """A file of this run by its quant alone."""
-    return name.removesuffix(".gguf").removeprefix(f"{run_name}-")
+    return name.replace(".gguf", "").removeprefix(f"{run_name}-")
 
 
-def _figure(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return "–".join(f"{bound:.2f}" for bound in value)
-
-
-_seconds: Callable[[Any], str] = "{:.1f}".format
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

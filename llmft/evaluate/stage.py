@@ -1,112 +1,163 @@
-"""The stage: ask base, adapter and each GGUF the same test calls, measure, and put them side by side."""
+"""The stage: ask base, adapter and each GGUF the same test calls, set them beside honest rivals, and report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from llmft.dialogue import Dialogue
-from llmft.engine import Engine
-from llmft.engine.llama_model import load_gguf
-from llmft.engine.torch_model import ADAPTER_WEIGHTS, load_adapter, load_base
-from llmft.errors import CheckpointError
-from llmft.evaluate.metrics import measure
-from llmft.evaluate.predict import key_of, predict, read_predictions, read_test_calls, write_predictions
-from llmft.evaluate.report import merge_metrics, print_report
+from llmft.dialogue import Dialogue, as_line, read_dialogues
+from llmft.errors import LlmftError
+from llmft.evaluate.candidates import Candidate, default_models, find_candidate
+from llmft.evaluate.comparison import compare, write_metrics
+from llmft.evaluate.contest import CallSet, Contestant, beside_rules, rivals
+from llmft.evaluate.predict import key_of, predict_resumably, read_predictions, read_test_calls
+from llmft.evaluate.prediction import Prediction
+from llmft.evaluate.report import print_report
+from llmft.evaluate.reporting.page import write_page
+from llmft.evaluate.swaps import measure_swaps, merge_swaps
+from llmft.evaluate.truth import gold_verdict
 from llmft.privacy import keep_private
 from llmft.recipe import Recipe
 from llmft.run import sha256
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A model that can be asked: its name in the report, what it is made of, and how to load it."""
-
-    name: str
-    identity: dict[str, str]  # file ─▶ sha256
-    load: Callable[[], Engine]
-
-
-def evaluate(recipe: Recipe, models: Sequence[str] = (), *, threads: int | None = None) -> dict[str, Any]:
+def evaluate(recipe: Recipe, models: Sequence[str] = (), *, threads: int | None = None, swaps: int = 0) -> dict[str, Any]:
     """Measure ``models`` on the recipe's test calls, write and print the report, and return it.
 
     A model is ``base``, ``adapter`` or the path of a GGUF; none given: base, adapter and GGUF files, as far as
-    they exist. ``threads`` None: what suits each engine. Raises :class:`CheckpointError` for a model that does
-    not exist or load, and :class:`DialogueError` for unusable test calls.
+    they exist. ``threads`` None: what suits each engine. Models measured before on the same test stay in the table.
+    ``swaps``: so many calls are asked again from other patients.
+    Raises :class:`CheckpointError` for a model that does not exist or load, and :class:`DialogueError` for unusable
+    test calls.
     """
     keep_private(hub_allowed=not recipe.base_is_folder)
-    test_path = Path(recipe.data.folder) / "test.jsonl"
+    facts, test, validation = read_sets(recipe)
+    candidates = [find_candidate(recipe, model, threads) for model in models or default_models(recipe)]
+    asked: list[Contestant] = []
+    failed: LlmftError | None = None
+    for candidate in candidates:
+        try:
+            asked.append(_answered(recipe, candidate, facts, test, validation))
+        except LlmftError as error:  # what was measured before it is reported first
+            failed = error
+            break
+    if swaps and failed is None:
+        _swap(recipe, candidates, facts, test.dialogues[:swaps])
+    earlier = [model for model in kept_models(recipe, facts, test, validation) if model.name not in {m.name for m in asked}]
+    if failed is not None and not asked:
+        raise failed
+    found = report(recipe, [*earlier, *asked], facts, test, validation)
+    if failed is not None:
+        raise failed
+    return found
+
+
+def report(
+    recipe: Recipe, models: Sequence[Contestant], facts: dict[str, Any], test: CallSet, validation: CallSet
+) -> dict[str, Any]:
+    """Set ``models`` beside the rules and the rivals; write metrics.json, its flat form and report.html, and print the table."""
+    ordered = sorted(models, key=lambda model: _place(model.name))
+    beside = [beside_rules(model, test) for model in ordered if model.name != "base"]
+    contestants = [*ordered, *beside, *rivals(recipe, test, validation)]
+    comparison = compare(contestants, test, facts, recipe.run.root)
+    written = write_metrics(recipe.run.evaluation_dir, comparison)
+    write_page(recipe.run.evaluation_dir, recipe.name, comparison, contestants, test)
+    print_report(written, recipe.name)
+    return written
+
+
+def read_sets(recipe: Recipe) -> tuple[dict[str, Any], CallSet, CallSet]:
+    """What the test is, its calls, and the validation calls that have a truth; as many as the recipe wants."""
+    test_path, validation_path = (Path(recipe.data.folder) / f"{split}.jsonl" for split in ("test", "validation"))
     dialogues = read_test_calls(test_path, recipe.evaluate.max_dialogues)
     settings = {"system": recipe.data.system, "max_new_tokens": recipe.evaluate.max_new_tokens}
-    test = {"file": str(test_path), "sha256": sha256(test_path), "dialogues": len(dialogues), **settings}
-    report: dict[str, Any] = {}
-    for candidate in [find_candidate(recipe, model, threads) for model in models or default_models(recipe)]:
-        figures = _measure(recipe, candidate, dialogues, test)
-        report = merge_metrics(recipe.run.evaluation_dir / "metrics.json", test, {candidate.name: figures})
-    print_report(report, recipe.name)
-    return report
+    origins = sorted({dialogue.source for dialogue in dialogues})
+    facts = {"file": str(test_path), "sha256": sha256(test_path), "dialogues": len(dialogues), "origins": origins, **settings}
+    held_out = read_dialogues(validation_path) if validation_path.is_file() else []
+    held_out = [dialogue for dialogue in held_out if gold_verdict(dialogue) is not None][: recipe.evaluate.max_dialogues]
+    return facts, CallSet(tuple(dialogues)), CallSet(tuple(held_out))
 
 
-def default_models(recipe: Recipe) -> list[str]:
-    """Base, the adapter once it is trained, and every GGUF of the recipe's export folder."""
-    adapter = ["adapter"] if (recipe.run.adapter_dir / ADAPTER_WEIGHTS).is_file() else []
-    return ["base", *adapter, *map(str, recipe.exported)]
+def kept_models(recipe: Recipe, facts: dict[str, Any], test: CallSet, validation: CallSet) -> list[Contestant]:
+    """The models of metrics.json, where it is of the same test and their predictions are still there."""
+    try:
+        before = json.loads((recipe.run.evaluation_dir / "metrics.json").read_text("utf-8"))
+        entries = before["models"] if before["test"] == facts else {}
+        kept = {name: entry for name, entry in entries.items() if entry["kind"] == "model"}
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    found = []
+    for name, entry in kept.items():
+        predictions = read_predictions(_path(recipe, name), entry["key"], [dialogue.id for dialogue in test.dialogues])
+        if predictions is not None:
+            held_out = _kept_validation(recipe, name, validation)
+            found.append(Contestant(name, "model", predictions, held_out, entry["key"], tuple(entry["made_of"].items())))
+    return found
 
 
-def find_candidate(recipe: Recipe, model: str, threads: int | None = None) -> Candidate:
-    """The candidate that ``model`` means; nothing of it is loaded yet."""
-    batch, context = recipe.evaluate.batch_dialogues, recipe.export.context_tokens
-    base = str(Path(recipe.base).expanduser()) if recipe.base_is_folder else recipe.base
-    if model == "base":
-        identity = {**_base_identity(recipe), "template": recipe.template}
-        return Candidate("base", identity, lambda: load_base(base, recipe.template, batch, threads))
-    if model == "adapter":
-        folder = recipe.run.adapter_dir
-        return Candidate("adapter", _adapter_identity(recipe), lambda: load_adapter(base, folder, batch, threads))
-    path = Path(model)
-    if path.suffix != ".gguf" or not path.is_file():
-        raise CheckpointError(f"model {model!r} is none of base, adapter and an existing .gguf file; make one with: llmft export")
-    identity = {"file": sha256(path), "context_tokens": str(context)}
-    return Candidate(path.name, identity, lambda: load_gguf(path, context_tokens=context, threads=threads))
+def _answered(recipe: Recipe, candidate: Candidate, facts: dict[str, Any], test: CallSet, validation: CallSet) -> Contestant:
+    """The candidate's answers; where they tell probabilities, also those to the validation calls."""
+    load = cache(candidate.load)
+    system, longest = facts["system"], facts["max_new_tokens"]
+
+    def answers(calls: CallSet, name: str) -> tuple[str, list[Prediction]]:
+        digest = _digest(calls.dialogues)
+        key = key_of(identity=candidate.identity, calls=digest, system=system, max_new_tokens=longest)
+        path = _path(recipe, name)
+        return key, predict_resumably(load, calls.dialogues, system, longest, name, path=path, key=key)
+
+    key, predictions = answers(test, candidate.name)
+    held_out = None
+    if validation.dialogues and any(prediction.urgency_probabilities for prediction in predictions):
+        _, held_out = answers(validation, _held_out(candidate.name))
+    return Contestant(candidate.name, "model", predictions, held_out, key, tuple(candidate.identity.items()))
 
 
-def _measure(recipe: Recipe, candidate: Candidate, dialogues: Sequence[Dialogue], test: dict[str, Any]) -> dict[str, Any]:
-    """The candidate's figures, from kept predictions where they still hold."""
-    key = key_of(identity=candidate.identity, **{name: value for name, value in test.items() if name != "file"})
-    path = recipe.run.evaluation_dir / f"predictions-{candidate.name}.jsonl"
-    outcomes = read_predictions(path, key, [dialogue.id for dialogue in dialogues])
-    if outcomes is None:
-        outcomes = predict(candidate.load(), dialogues, test["system"], test["max_new_tokens"], candidate.name)
-        write_predictions(path, key, outcomes)
-    return {**asdict(measure(outcomes)), "key": key, "made_of": candidate.identity}
+def _swap(recipe: Recipe, candidates: Sequence[Candidate], facts: dict[str, Any], dialogues: Sequence[Dialogue]) -> None:
+    """Ask the candidates the same calls from other patients, and write swaps.json."""
+    found = {}
+    system, longest = facts["system"], facts["max_new_tokens"]
+    for candidate in candidates:
+        if candidate.name == "base":
+            continue
+        load = cache(candidate.load)
+
+        def ask(calls: Sequence[Dialogue], name: str, candidate: Candidate = candidate, load: Any = load) -> list[Prediction]:
+            key = key_of(identity=candidate.identity, calls=_digest(calls), system=system, max_new_tokens=longest)
+            name = f"{candidate.name}-{name}"
+            return predict_resumably(load, calls, system, longest, name, path=_path(recipe, name), key=key)
+
+        found[candidate.name] = measure_swaps(dialogues, ask)
+    merge_swaps(recipe.run.evaluation_dir / "swaps.json", facts, found)
 
 
-def _adapter_identity(recipe: Recipe) -> dict[str, str]:
-    folder = recipe.run.adapter_dir
-    if not (folder / ADAPTER_WEIGHTS).is_file():
-        raise CheckpointError(f"{folder} holds no {ADAPTER_WEIGHTS}; train it with: llmft sft")
-    names = (ADAPTER_WEIGHTS, "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-    return {**_base_identity(recipe), **_digests(folder, names)}
+def _kept_validation(recipe: Recipe, name: str, validation: CallSet) -> list[Prediction] | None:
+    """Kept answers to these validation calls, under whatever key they have."""
+    path = _path(recipe, _held_out(name))
+    try:
+        key = json.loads(path.read_text("utf-8").partition("\n")[0])["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return read_predictions(path, key, [dialogue.id for dialogue in validation.dialogues])
 
 
-def _base_identity(recipe: Recipe) -> dict[str, str]:
-    """Digests of a base on this machine; of a hub id, its name and the commit that lies in the cache."""
-    if not recipe.base_is_folder:
-        return {"base": recipe.base, "commit": _cached_commit(recipe.base)}
-    folder = Path(recipe.base).expanduser()
-    weights = sorted(path.name for path in folder.glob("*.safetensors"))
-    digests = _digests(folder, ("config.json", "tokenizer.json", *weights))
-    return {f"base/{name}": digest for name, digest in digests.items()}
+def _path(recipe: Recipe, name: str) -> Path:
+    return recipe.run.evaluation_dir / f"predictions-{name}.jsonl"
 
 
-def _cached_commit(hub_id: str) -> str:
-    from huggingface_hub import try_to_load_from_cache
-
-    path = try_to_load_from_cache(hub_id, "config.json")
-    return Path(path).parent.name if isinstance(path, str) else "not in the cache"
+def _held_out(name: str) -> str:
+    return f"{name}-validation"
 
 
-def _digests(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    return {name: sha256(folder / name) for name in names if (folder / name).is_file()}
+def _digest(dialogues: Sequence[Dialogue]) -> str:
+    """What identifies these calls with their truth."""
+    return hashlib.sha256("".join(map(as_line, dialogues)).encode()).hexdigest()
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Base, adapter, then files by name."""
+    return ({"base": 0, "adapter": 1}.get(name, 2), name)

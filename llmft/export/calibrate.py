@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from llmft.errors import CheckpointError
+from llmft.export.adapters.attached import attach
 from llmft.export.adapters.merge import MergeBase
+from llmft.export.base.checkpoint import Floats
 from llmft.export.file.imatrix import Statistic
 from llmft.export.sources import Sources
 from llmft.prompt import IGNORE, Encoded
@@ -31,6 +33,7 @@ class Calibration:
     """Statistics by tensor of the GGUF, and the mean loss a label in nats on each base (None: not measured)."""
 
     statistics: dict[str, Statistic]
+    moments: dict[str, Floats] = field(default_factory=dict)  # tensor ─▶ mean outer product of what enters it
     loss_original: float | None = None
     loss_nf4: float | None = None
 
@@ -41,19 +44,25 @@ class Calibration:
 
 
 def calibrate(
-    sources: Sources, training: Sequence[Encoded], validation: Sequence[Encoded] = (), *, compare_nf4: bool = False
+    sources: Sources,
+    training: Sequence[Encoded],
+    validation: Sequence[Encoded] = (),
+    *,
+    with_moments: Collection[str] = (),
+    compare_nf4: bool = False,
 ) -> Calibration:
     """Gather statistics on ``training`` rows, and with ``compare_nf4`` both losses on ``validation`` rows.
 
-    Raises CheckpointError when the model cannot be loaded, or needs more than one adapter.
+    The tensors ``with_moments`` get the mean outer product of their inputs as well. Raises CheckpointError when the
+    model cannot be loaded, or its adapters cannot be run as a sum.
     """
     with _loaded(sources) as model:
-        statistics = gather(model, sources, training)
+        statistics, moments = gather(model, sources, training, with_moments)
         if not compare_nf4 or not validation:
-            return Calibration(statistics)
+            return Calibration(statistics, moments)
         original = mean_loss(model, validation)
         _take_nf4(model, sources)
-        return Calibration(statistics, original, mean_loss(model, validation))
+        return Calibration(statistics, moments, original, mean_loss(model, validation))
 
 
 @contextmanager
@@ -62,22 +71,13 @@ def _loaded(sources: Sources) -> Iterator[Any]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    if len(sources.adapters) > 1 or any(adapter.share != 1 for adapter in sources.adapters):
-        raise CheckpointError(
-            "importance is gathered for one whole adapter; give a matrix of your own for several: --imatrix FILE"
-        )
     on_gpu = torch.cuda.is_available()
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             sources.base.folder, dtype=torch.bfloat16 if on_gpu else torch.float32, trust_remote_code=False, use_safetensors=True
         )
-        rows = sources.model.vocabulary_size
-        if model.get_input_embeddings().weight.shape[0] != rows:
-            model.resize_token_embeddings(rows, mean_resizing=False)
-        for adapter in sources.adapters:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, adapter.folder)
+        adapters = sources.adapters
+        model = attach(model, [adapter.folder for adapter in adapters], [adapter.share for adapter in adapters])
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{sources.base.folder} cannot be run for calibration: {str(error).splitlines()[0]}") from error
     try:
@@ -87,18 +87,25 @@ def _loaded(sources: Sources) -> Iterator[Any]:
         gc.collect()
 
 
-def gather(model: Any, sources: Sources, rows: Sequence[Encoded]) -> dict[str, Statistic]:
-    """Sums of squared inputs of every linear layer that is a tensor of the file, by the tensor's name."""
+def gather(
+    model: Any, sources: Sources, rows: Sequence[Encoded], with_moments: Collection[str] = ()
+) -> tuple[dict[str, Statistic], dict[str, Floats]]:
+    """Sums of squared inputs of every linear layer that is a tensor of the file, by the tensor's name; mean outer
+    products for those ``with_moments``."""
     import torch
 
     wanted = _tensor_names(sources)
     sums: dict[str, Any] = {}
+    moments = _Moments()
 
     def watch(names: list[str]) -> Callable[[Any, tuple[Any, ...]], None]:
         def add(_: Any, inputs: tuple[Any, ...]) -> None:
-            squares = inputs[0].detach().double().square().reshape(-1, inputs[0].shape[-1]).sum(0)
+            flat = inputs[0].detach().reshape(-1, inputs[0].shape[-1])  # (tokens, columns)
+            squares = flat.double().square().sum(0)
             for name in names:
                 sums[name] = sums[name] + squares if name in sums else squares
+                if name in with_moments:
+                    moments.add(name, inputs[0], flat)
 
         return add
 
@@ -116,7 +123,30 @@ def gather(model: Any, sources: Sources, rows: Sequence[Encoded]) -> dict[str, S
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: Statistic(total.cpu().numpy().astype(np.float32), tokens) for name, total in sums.items()}
+    statistics = {name: Statistic(total.cpu().numpy().astype(np.float32), tokens) for name, total in sums.items()}
+    return statistics, moments.means(tokens)
+
+
+class _Moments:
+    """Outer products of inputs, summed once for layers that read the same input, such as queries, keys and values."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, Any] = {}
+        self.owners: dict[str, str] = {}  # tensor ─▶ the one under whose name its input is summed
+        self.latest: tuple[str, Any] = ("", None)
+
+    def add(self, name: str, entering: Any, flat: Any) -> None:
+        if name not in self.owners:
+            self.owners[name] = self.latest[0] if entering is self.latest[1] else name
+        if self.owners[name] == name:
+            flat = flat.float()
+            product = flat.T @ flat  # (columns, columns)
+            self.totals[name] = self.totals[name].add_(product) if name in self.totals else product
+            self.latest = (name, entering)
+
+    def means(self, tokens: int) -> dict[str, Floats]:
+        means = {name: (total / tokens).cpu().numpy() for name, total in self.totals.items()}
+        return {name: means[owner] for name, owner in self.owners.items()}
 
 
 def plain_name(title: str) -> str:

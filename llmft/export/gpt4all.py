@@ -13,8 +13,8 @@ from typing import Any
 
 from llmft.engine.gguf_header import read_gguf_header
 from llmft.errors import ExportError
-from llmft.export.delivery.desktop import ARCHITECTURES
-from llmft.export.delivery.desktop_settings import model_path, read_group, settings_path, with_keys, without_keys
+from llmft.export.delivery.desktop import ARCHITECTURES, OWN_FILES, OWN_NAMES
+from llmft.export.delivery.desktop_settings import group_name, model_path, read_group, settings_path, with_keys, without_keys
 from llmft.run import atomic_path, require_space, write_json, write_text
 
 RECORD = ".llmft.json"  # behind the file's name: what an installation changed, for undo
@@ -64,8 +64,9 @@ def install(
     """
     _require_runnable(gguf_path)
     desktop = find_desktop(models_dir, settings)
-    target, wanted = desktop.models_dir / gguf_path.name, _wanted_settings(gguf_path)
-    changed, added = with_keys(_read(desktop.settings), _group(gguf_path), wanted)
+    target, present = desktop.models_dir / gguf_path.name, _read(desktop.settings)
+    wanted = _without_taken_name(_wanted_settings(gguf_path), present, _group(gguf_path))
+    changed, added = with_keys(present, _group(gguf_path), wanted)
     if dry_run:
         settings_words = f"\nwould add to {desktop.settings}: {', '.join(added)}" if added else ""
         return f"would copy {gguf_path} to {target}{settings_words}"
@@ -118,6 +119,8 @@ def _require_runnable(path: Path) -> None:
         raise ExportError(
             f"GPT4All desktop 3.10 cannot run {header.architecture!r} (it runs {known}); use llama.cpp: llmft chat {path}"
         )
+    if path.name.casefold() in OWN_FILES:
+        raise ExportError(f"{path.name} is the name of one of GPT4All's own models, and would be taken for it; rename the file")
     if "split.count" in header.metadata:
         raise ExportError(f"{path} is a part of a split file, which GPT4All desktop cannot use; export it whole")
 
@@ -128,6 +131,13 @@ def _wanted_settings(gguf_path: Path) -> dict[str, str]:
         if found := read_group(_read(gguf_path.with_name(name)), _group(gguf_path)):
             return found
     return {}
+
+
+def _without_taken_name(wanted: dict[str, str], present: str, group: str) -> dict[str, str]:
+    """``wanted`` without a display name that another model has: the desktop then shows the file's own, which is unique."""
+    groups = {name for line in present.splitlines() if (name := group_name(line)) and name != group.casefold()}
+    taken = {read_group(present, name).get("name", "").strip('"').casefold() for name in groups} | OWN_NAMES
+    return {key: value for key, value in wanted.items() if key != "name" or value.strip('"').casefold() not in taken}
 
 
 def _group(gguf_path: Path) -> str:

@@ -1,36 +1,34 @@
-"""Proof that a GGUF is the model that was trained: same tokens, same logits, same words, and an end.
+"""Proof that a GGUF is the model that was trained: same text, same tokens, same logits, same words, and an end.
 
-Everything is compared with base plus *unmerged* adapter in transformers, float32. Each runtime is asked in
-a process of its own with a time limit; if C++ aborts there, that is a failed check and nothing more.
+Everything is compared with base plus *unmerged* adapters in transformers, float32. Each check is a process of its own
+with a time limit; if C++ aborts there, that is a failed check and nothing more.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from llmft.errors import VerifyError
+from llmft.export.delivery.desktop import ARCHITECTURES, SPLITTINGS
+from llmft.export.proof import judge
+from llmft.export.proof.checks import Check, Report
 from llmft.export.proof.child import Child, ChildFailure
 from llmft.export.proof.gguf_file import GgufFile, read_gguf
-from llmft.export.template import render
+from llmft.export.proof.lines import compared_lines
 from llmft.export.vocabulary.tokenizer import tokenizer_folder
 
 Dialogue = list[dict[str, str]]
 
-FLOAT_TYPES = (0, 1)  # general.file_type of F32 and F16 files, which are held to the strict bounds
-Q8_0 = 7
-STRICT_KL, STRICT_TOP1 = 1e-3, 0.99  # a flaw of conversion is a hundred times larger, rounding a hundred times smaller
-Q8_0_KL = 0.02
-COARSE_TOP1 = 0.60  # four bits: reported rather than judged; below this the file is broken
-TIE_LOGITS = 0.05  # two tokens this close may change places by float16 rounding alone
 STOP_TOKENS = 256
+PYTHON_LACKS = ("tekken", "smollm")  # splittings that the desktop knows and the older Python package does not
+PYTHON_GEMMA2_LAYERS = (42, 46)  # for others the Python package aborts
 BUILT_IN: tuple[Dialogue, ...] = (
     [{"role": "user", "content": "Bonjour, j'ai très mal à la poitrine depuis 2 h, ça serre. 😟"}],
     [{"role": "user", "content": "Hello, my 3-month-old baby's fever is 39.5 °C and she won't drink…"}],
@@ -44,69 +42,72 @@ BUILT_IN: tuple[Dialogue, ...] = (
 
 
 @dataclass(frozen=True)
-class Check:
-    """One thing that was measured; ``measured`` is None when the runtime gave no answer."""
+class Texts:
+    """What a file is asked: chats that end before an assistant's turn, whole calls, and lines beside those made here."""
 
-    name: str
-    passed: bool
-    measured: float | str | None
-    threshold: str
-    detail: str
+    chats: Sequence[Dialogue] = ()
+    calls: Sequence[Dialogue] = ()  # their operator's words give the perplexity
+    said: Sequence[str] = ()  # lines for the tokenizers
 
 
 @dataclass(frozen=True)
-class Report:
-    """All checks of one file."""
+class Limits:
+    """How a file is asked."""
 
-    file: str
-    checks: tuple[Check, ...]
+    require_stop: bool = True  # False for models that were never trained to end
+    threads: int | None = None
+    time_limit_s: float = 600.0
+    mapped: bool | None = None  # the reference's weights stay in their files; None: when they would crowd the memory
 
-    @property
-    def passed(self) -> bool:
-        """Whether the file may be shipped."""
-        return all(check.passed for check in self.checks)
 
-    def as_json(self) -> dict[str, Any]:
-        """For verify.json."""
-        return {"file": self.file, "passed": self.passed, "checks": [asdict(check) for check in self.checks]}
+NO_TEXTS, DEFAULTS = Texts(), Limits()
 
 
 def verify(
     gguf_path: Path,
     base_dir: Path,
-    adapter_dir: Path | None,
-    dialogues: Sequence[Dialogue] = (),
+    adapter_dirs: Sequence[Path],
+    texts: Texts = NO_TEXTS,
     *,
+    shares: Sequence[float] = (),
     reference_f16: Path | None = None,
-    require_stop: bool = True,
-    threads: int | None = None,
-    time_limit_s: float = 600.0,
+    limits: Limits = DEFAULTS,
 ) -> Report:
-    """Compare ``gguf_path`` with the model it was made from, on ``dialogues`` that end before an assistant's turn.
+    """Compare ``gguf_path`` with the model it was made from.
 
-    ``reference_f16`` is the F16 file of the same export: at four bits a lost adapter can hide in the noise,
-    so that file's logits are held to the strict bounds as well. ``require_stop=False`` is for models that were
-    never trained to end. Raises VerifyError when the file is no whole GGUF or the reference cannot be computed.
+    ``shares`` weigh the adapters, 1 each when empty. ``reference_f16`` is the F16 file of the same export: at four bits a
+    lost adapter can hide in the noise, so that file's logits are held to the strict bounds as well. Raises VerifyError
+    when the file is no whole GGUF or the reference cannot be computed.
     """
     gguf = read_gguf(gguf_path)
     if reference_f16 is not None:
         read_gguf(reference_f16)
-    chats = list(dialogues) or list(BUILT_IN)
-    threads = threads or _threads()
+    threads = limits.threads or _threads()
+    chats = list(texts.chats) or list(BUILT_IN)
+    said = [message["content"] for chat in (*chats, *texts.calls) for message in chat]
     job = {
         "base": str(base_dir.resolve()),
-        "adapter": None if adapter_dir is None else str(adapter_dir.resolve()),
-        "tokenizer": str(tokenizer_folder(base_dir, [] if adapter_dir is None else [adapter_dir]).resolve()),
+        "adapters": [str(folder.resolve()) for folder in adapter_dirs],
+        "shares": list(shares) or [1.0] * len(adapter_dirs),
+        "tokenizer": str(tokenizer_folder(base_dir, adapter_dirs).resolve()),
         "dialogues": chats,
-        "desktop_texts": [_desktop_text(gguf, chat) for chat in chats],
+        "calls": list(texts.calls),
+        "lines": compared_lines([*said, *texts.said]),
+        "line_start": gguf.bos_token if gguf.add_bos else gguf.eos_token,
+        "mapped": limits.mapped,
+        "threads": threads,
+    }
+    child = Child(_work_dir(job), gguf_path.resolve(), threads, limits.time_limit_s)
+    reference = _reference(child, job)
+    job |= {
+        "dialogues": chats[: len(reference["rows"])],
+        "answer_tokens": reference["answer_tokens"],
+        "stop_tokens": STOP_TOKENS if limits.require_stop else 1,
+        "template": gguf.chat_template,
         "bos_token": gguf.bos_token,
         "eos_token": gguf.eos_token,
-        "threads": threads,
-        "stop_tokens": STOP_TOKENS if require_stop else 1,
     }
-    child = Child(_work_dir(job), gguf_path.resolve(), threads, time_limit_s)
-    (child.work_dir / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    return Report(gguf_path.name, tuple(_all_checks(child, gguf, reference_f16, require_stop)))
+    return Report(gguf_path.name, tuple(_all_checks(child, gguf, job, reference, reference_f16, limits)))
 
 
 def _threads() -> int:
@@ -116,13 +117,9 @@ def _threads() -> int:
 
 def _work_dir(job: dict[str, Any]) -> Path:
     """A private folder for the children; files of one export share it, and so the reference in it."""
-    stamps = [
-        path.stat().st_mtime_ns
-        for key in ("base", "adapter", "tokenizer")
-        if job[key] is not None
-        for path in sorted(Path(job[key]).iterdir())
-    ]
-    return Path(_shared_folder(json.dumps([job["base"], job["adapter"], job["dialogues"], stamps])).name)
+    folders = [job["base"], *job["adapters"], job["tokenizer"]]
+    stamps = [path.stat().st_mtime_ns for folder in folders for path in sorted(Path(folder).iterdir())]
+    return Path(_shared_folder(json.dumps([job, stamps])).name)
 
 
 @lru_cache(maxsize=1)
@@ -131,149 +128,91 @@ def _shared_folder(identity: str) -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="llmft-verify-")
 
 
-def _desktop_text(gguf: GgufFile, chat: Dialogue) -> str:
-    names = {"bos_token": gguf.bos_token, "eos_token": gguf.eos_token}
-    return render(gguf.chat_template, chat, desktop=True, **names)
+def _ask(child: Child, job: dict[str, Any]) -> None:
+    (child.work_dir / "job.json").write_text(json.dumps(job), encoding="utf-8")
 
 
-def _all_checks(child: Child, gguf: GgufFile, reference_f16: Path | None, require_stop: bool) -> list[Check]:
-    try:
-        if not (child.work_dir / "reference.json").is_file():
-            child.run("reference")
-        reference = json.loads((child.work_dir / "reference.json").read_text(encoding="utf-8"))
-    except ChildFailure as error:
-        raise VerifyError(f"the model itself could not be run in transformers: {error}") from error
-    rows = reference["rows"]
-    checks = [_end_token(gguf, reference), *_tokens(child, gguf, rows)]
+def _reference(child: Child, job: dict[str, Any]) -> dict[str, Any]:
+    path = child.work_dir / "reference.json"
+    if not path.is_file():
+        _ask(child, job)
+        try:
+            path.write_text(json.dumps(child.run("reference")), encoding="utf-8")
+        except ChildFailure as error:
+            raise VerifyError(f"the model itself could not be run in transformers: {error}") from error
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _all_checks(
+    child: Child, gguf: GgufFile, job: dict[str, Any], reference: dict[str, Any], reference_f16: Path | None, limits: Limits
+) -> list[Check]:
+    rows, unknown = reference["rows"], _unknown_to_gpt4all(gguf)
+    _ask(child, {**job, "desktop_texts": []})
+    desktop = _found(child, "template")
+    _ask(child, {**job, "desktop_texts": [] if isinstance(desktop, ChildFailure) else desktop["texts"]})
+    in_llama = _found(child, "llama_tokens")
+    in_gpt4all = ChildFailure(unknown) if unknown else _found(child, "gpt4all_tokens")
+    checks = [judge.end_token(gguf, reference), *_templates(gguf, rows, in_llama, desktop)]
+    checks += _tokens(reference, {"llama": in_llama, "gpt4all": in_gpt4all}, unknown)
+    runtimes = [found["ids"] for found in (in_llama, in_gpt4all) if isinstance(found, dict) and found["ids"] is not None]
+    checks.append(judge.first_tokens(gguf, [[row["ids"] for row in rows], *runtimes]))
     if reference_f16 is not None:
-        checks += _logits(child, 1, reference_f16.resolve(), "F16 ")
-    checks += _logits(child, gguf.file_type, None, "")
-    checks.append(_greedy(child, gguf, rows))
-    if require_stop:
-        checks.append(_stops(child))
+        checks += judge.logits("F16 ", 1, reference, _found(child, "llama_logits", reference_f16.resolve()))
+    checks += judge.logits("", gguf.file_type, reference, _found(child, "llama_logits"))
+    checks.append(_greedy(child, gguf, rows, unknown))
+    return [*checks, _stops(child)] if limits.require_stop else checks
+
+
+def _found(child: Child, check: str, gguf_path: Path | None = None) -> Any:
+    """What a check found, or the ChildFailure that it ended in."""
+    try:
+        return child.run(check, gguf_path)
+    except ChildFailure as error:
+        return error
+
+
+def _unknown_to_gpt4all(gguf: GgufFile) -> str:
+    """Why GPT4All cannot run the file at all; empty where it can. Such a file is for llama.cpp, and no worse for it."""
+    if gguf.architecture not in ARCHITECTURES:
+        return f"GPT4All does not know {gguf.architecture}; a file for llama.cpp"
+    if gguf.splitting not in SPLITTINGS or gguf.splitting in PYTHON_LACKS:
+        return f"gpt4all 2.8.2 does not know the pre-tokenizer {gguf.splitting!r}"
+    if gguf.architecture == "gemma2" and gguf.layers not in PYTHON_GEMMA2_LAYERS:
+        return f"gpt4all 2.8.2 aborts on a Gemma 2 of {gguf.layers} layers"
+    return ""
+
+
+def _templates(gguf: GgufFile, rows: Sequence[Any], in_llama: Any, desktop: Any) -> list[Check]:
+    if isinstance(desktop, ChildFailure):
+        return [judge.failure("template", f"{len(rows)} of {len(rows)} dialogues", desktop)]
+    checks = judge.templates(gguf, rows, None if isinstance(in_llama, ChildFailure) else in_llama["texts"], desktop)
+    return checks if gguf.architecture in ARCHITECTURES else checks[:1]
+
+
+def _tokens(reference: dict[str, Any], found: dict[str, Any], unknown: str) -> list[Check]:
+    rows, checks = reference["rows"], []
+    for runtime, answer in found.items():
+        name, due = f"tokens, {judge.NAMES[runtime]}", f"{len(rows)} of {len(rows)} dialogues"
+        if isinstance(answer, ChildFailure):
+            is_excused = runtime == "gpt4all" and bool(unknown)
+            checks.append(Check(name, is_excused, None, due, str(answer)))
+        else:
+            checks += judge.tokens(runtime, rows, reference["lines"], answer)
     return checks
 
 
-def _end_token(gguf: GgufFile, reference: dict[str, Any]) -> Check:
-    wanted = reference["eos_token"]
-    detail = "the only token at which GPT4All ends an answer"
-    return Check("end token", gguf.eos_token == wanted, gguf.eos_token, f"= {wanted}", detail)
-
-
-def _tokens(child: Child, gguf: GgufFile, rows: list[dict[str, Any]]) -> list[Check]:
-    """Token ids of each rendered dialogue in the three runtimes, and how many first tokens each has."""
-    expected = [row["ids"] for row in rows]
-    checks, seen = [], [expected]
-    runtimes = (("llama_tokens", "llama-cpp-python"), ("gpt4all_tokens", "gpt4all 2.8.2"))
-    for check, runtime in runtimes:
-        name, threshold = f"tokens, {runtime}", f"{len(expected)} of {len(expected)} dialogues"
-        try:
-            found = child.run(check)["ids"]
-        except ChildFailure as error:
-            checks.append(Check(name, False, None, threshold, str(error)))
-            continue
-        if found is None:
-            detail = "its tokenizer is not exported on this system; the greedy check stands for it"
-            checks.append(Check(name, True, None, threshold, detail))
-            continue
-        seen.append(found)
-        same = [one == other for one, other in zip(expected, found, strict=True)]
-        detail = "ids equal transformers'" if all(same) else f"dialogue {same.index(False) + 1} has other ids"
-        checks.append(Check(name, all(same), f"{sum(same)} of {len(same)}", threshold, detail))
-    return [*checks, _first_tokens(gguf, seen)]
-
-
-def _first_tokens(gguf: GgufFile, runtimes: list[list[list[int]]]) -> Check:
-    due = 1 if gguf.add_bos else 0
-    counts = sorted({_leading(ids, gguf.bos_id) for runtime in runtimes for ids in runtime})
-    detail = f"leading {gguf.bos_token!r} in {len(runtimes)} runtimes"
-    return Check("first token", counts == [due], ", ".join(map(str, counts)), f"{due} everywhere", detail)
-
-
-def _leading(ids: list[int], token: int) -> int:
-    return next((count for count, found in enumerate(ids) if found != token), len(ids))
-
-
-def _logits(child: Child, file_type: int, other: Path | None, prefix: str) -> list[Check]:
-    """KL divergence and agreement on the likeliest token, with the bounds of the kind of file."""
-    if file_type in FLOAT_TYPES:
-        kl_bound, top1_bound = STRICT_KL, STRICT_TOP1
-    else:
-        kl_bound, top1_bound = Q8_0_KL if file_type == Q8_0 else float("inf"), COARSE_TOP1
-    names = (f"{prefix}logits, KL", f"{prefix}logits, top-1")
-    kl_words = "a number" if kl_bound == float("inf") else f"< {kl_bound:g} nats"
-    thresholds = (kl_words, f"≥ {top1_bound:.0%}")
-    try:
-        found = child.run("llama_logits", other)
-    except ChildFailure as error:
-        return [Check(name, False, None, threshold, str(error)) for name, threshold in zip(names, thresholds, strict=True)]
-    kl, top1 = found["kl"], found["top1"]
-    if not math.isfinite(kl):
-        return [Check(name, False, None, due, "the logits are not numbers") for name, due in zip(names, thresholds, strict=True)]
-    detail = f"mean over {found['positions']} positions, against the unmerged adapter in float32"
-    kl_passed = kl < kl_bound
-    return [
-        Check(names[0], kl_passed, kl, thresholds[0], detail),
-        Check(names[1], kl_passed and top1 >= top1_bound, top1, thresholds[1], detail),
-    ]
-
-
-def _greedy(child: Child, gguf: GgufFile, rows: list[dict[str, Any]]) -> Check:
-    """Greedy answers in the gpt4all package; a quantised file needs only to answer."""
-    name, strict = "greedy, gpt4all 2.8.2", gguf.file_type in FLOAT_TYPES
-    threshold = f"{len(rows)} of {len(rows)} equal" if strict else "it answers"
-    try:
-        answers = child.run("gpt4all_greedy")["answers"]
-    except ChildFailure as error:
-        return Check(name, False, None, threshold, str(error))
-    verdicts = [_same_answer(row, answer) for row, answer in zip(rows, answers, strict=True)]
-    equal, ties = verdicts.count("equal"), verdicts.count("tie")
-    detail = f"{equal} of {len(rows)} equal transformers' tokens"
-    if not strict:
-        spoken = sum(bool(answer) for answer in answers)
-        return Check(name, spoken > 0, f"{spoken} of {len(rows)}", threshold, detail)
-    if ties:
-        detail += f", {ties} up to two tokens within {TIE_LOGITS} logits, which rounding may swap"
-    return Check(name, equal + ties == len(rows), f"{equal + ties} of {len(rows)}", threshold, detail)
-
-
-def _same_answer(row: dict[str, Any], answer: list[int]) -> str:
-    """ "equal", "tie" (they part where two tokens were as good as level) or "other"."""
-    expected: list[int] = row["answer"]
-    if answer == expected:
-        return "equal"
-    parting = next((i for i, (one, other) in enumerate(zip(expected, answer, strict=False)) if one != other), None)
-    if parting is None:  # one of them ended here
-        parting = min(len(expected), len(answer))
-    is_tie = parting < len(row["rivals"]) and row["rivals"][parting][1] < TIE_LOGITS
-    return "tie" if is_tie else "other"
+def _greedy(child: Child, gguf: GgufFile, rows: Sequence[Any], unknown: str) -> Check:
+    if unknown:
+        return Check(judge.greedy_name(), True, None, "not asked", unknown)
+    found = _found(child, "gpt4all_greedy")
+    if isinstance(found, ChildFailure):
+        return judge.failure(judge.greedy_name(), "it answers", found)
+    return judge.greedy(gguf, rows, found["answers"])
 
 
 def _stops(child: Child) -> Check:
-    """Whether every answer ends by its end token, and none holds a text at which GPT4All would cut it."""
-    threshold = f"all within {STOP_TOKENS} tokens"
-    try:
-        answers = child.run("llama_stops")["answers"]
-    except ChildFailure as error:
-        return Check("stops", False, None, threshold, str(error))
-    stopped = sum(answer["stopped"] for answer in answers)
-    cuts = sorted({answer["cut_by"] for answer in answers if answer["cut_by"]})
-    detail = f"longest answer {max(answer['tokens'] for answer in answers)} tokens"
-    if cuts:
-        detail = f"an answer holds {cuts[0]!r}, where GPT4All cuts it; keep it out of the training text"
-    return Check("stops", stopped == len(answers) and not cuts, f"{stopped} of {len(answers)}", threshold, detail)
-
-
-def print_report(report: Report) -> None:
-    """The checks as a table on the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{report.file}: {'verified' if report.passed else 'NOT the model that was trained'}")
-    for column in ("check", "", "measured", "due", "detail"):
-        table.add_column(column)
-    for check in report.checks:
-        measured = f"{check.measured:.3g}" if isinstance(check.measured, float) else check.measured or "–"
-        mark = "[green]ok[/]" if check.passed else "[red]FAILED[/]"
-        table.add_row(check.name, mark, measured, check.threshold, check.detail)
-    Console().print(table)
+    found = _found(child, "llama_stops")
+    if isinstance(found, ChildFailure):
+        return judge.failure("stops", f"all within {STOP_TOKENS} tokens", found)
+    return judge.stops(found["answers"], STOP_TOKENS)

@@ -20,7 +20,7 @@ from llmft.export.file.header import Part, Plan, plan, vocabulary_file
 from llmft.export.file.imatrix import require_fit
 from llmft.export.file.journal import Journal, finished_tensors, identity, journal_path
 from llmft.export.file.quants import QUANTS, Quant, Rule, parse_quant, tensor_types
-from llmft.export.file.stream import Output, in_order, work_of
+from llmft.export.file.stream import Known, Output, in_order, work_of
 from llmft.export.sources import Sources, read_sources
 from llmft.export.vocabulary.check import checked_vocabulary
 from llmft.run import PARTIAL, disk_error, require_space
@@ -35,6 +35,7 @@ class Options:
     part_bytes: int | None = None  # files larger than this are split
     threads: int | None = None
     force: bool = False
+    moments: Mapping[str, Floats] = field(default_factory=dict)  # tensor ─▶ mean outer product of its inputs, for Q4_0
 
 
 DEFAULTS = Options()
@@ -179,7 +180,9 @@ def _stamped(sources: Sources) -> list[Path]:
 def _choices(sources: Sources, plans: Sequence[Plan], options: Options) -> str:
     """What else decides the bytes of a file."""
     shares = [(str(adapter.folder), adapter.share, sorted(adapter.config.items(), key=str)) for adapter in sources.adapters]
-    weights = [(name, hashlib.sha256(values.tobytes()).hexdigest()) for name, values in sorted(options.importance.items())]
+    known = sorted([*options.importance.items(), *options.moments.items()], key=lambda item: (item[0], item[1].ndim))
+    digests = {id(values): hashlib.sha256(values.tobytes()).hexdigest() for _, values in known}
+    weights = [(name, digests[id(values)]) for name, values in known]
     return repr((sources.merge_base, shares, [sorted(each.types.items()) for each in plans], weights))
 
 
@@ -237,7 +240,7 @@ def _write_all(
         total = sum(tensor.rows * tensor.columns for tensor in tensors)
         advance = stack.enter_context(_progress(f"{name} → {', '.join(each.quant.name for each in plans)}", total))
         advance(sum(tensor.rows * tensor.columns for tensor in tensors[:finished]))
-        work = work_of(sources, outputs, tensors[finished:], options.importance)
+        work = work_of(sources, outputs, tensors[finished:], Known(options.importance, options.moments))
         for done in in_order(pool, work, 2 * threads):
             tensor = tensors[finished + done.number]
             for output, piece in zip(outputs, done.pieces, strict=True):

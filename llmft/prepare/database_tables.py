@@ -32,50 +32,35 @@ _LABELS = (
 )
 _PATIENT = "STRUCT(age INTEGER, age_unit VARCHAR, sex VARCHAR, pregnant BOOLEAN, caller VARCHAR)"
 _DIALOGUE = (
-    "family_id VARCHAR, lang VARCHAR, split VARCHAR, source VARCHAR, channel VARCHAR, license VARCHAR, collected_on VARCHAR, "
-    f"patient {_PATIENT}, labels {_LABELS}, turns {_TURN}[]"
+    "id VARCHAR, family_id VARCHAR, lang VARCHAR, split VARCHAR, source VARCHAR, channel VARCHAR, license VARCHAR, "
+    "collected_on VARCHAR, "
+    f"patient {_PATIENT}, labels {_LABELS}, turns {_TURN}[], deid STRUCT(status VARCHAR, counts MAP(VARCHAR, INTEGER))"
 )
-# Table ─▶ the columns of a line that it reads, and the query that makes it. Defaults are those of llmft.dialogue,
-# which leaves them out of the lines.
-_TABLES: dict[str, tuple[str, str]] = {
-    "dialogues": (
-        _DIALOGUE,
-        """SELECT id, split, lang, family_id, coalesce(source, 'real') AS source, coalesce(channel, 'phone') AS channel,
+# Table ─▶ the query that makes it of the lines. Defaults are those of llmft.dialogue, which leaves them out.
+_TABLES: dict[str, str] = {
+    "dialogues": """SELECT id, split, lang, family_id, coalesce(source, 'real') AS source, coalesce(channel, 'phone') AS channel,
              license, collected_on, patient.age AS age, coalesce(patient.age_unit, 'y') AS age_unit, patient.sex AS sex,
              patient.pregnant AS pregnant, coalesce(patient.caller, 'self') AS caller, labels.urgency AS urgency,
              labels.specialty AS specialty, len(turns)::INTEGER AS turns,
              list_sum(list_transform(turns, lambda turn: len(string_split(turn.text, ' '))))::INTEGER AS words
            FROM lines""",
-    ),
-    "turns": (
-        f"turns {_TURN}[]",
-        """SELECT id AS dialogue_id, i - 1 AS i, turn.speaker AS speaker, turn.text AS text, turn.stage AS stage, turn.act AS act,
-             turn.start AS start_s, turn."end" AS end_s
+    "turns": """SELECT id AS dialogue_id, i - 1 AS i, turn.speaker AS speaker, turn.text AS text, turn.stage AS stage,
+             turn.act AS act, turn.start AS start_s, turn."end" AS end_s
            FROM (SELECT id, unnest(turns) AS turn, generate_subscripts(turns, 1) AS i FROM lines)""",
-    ),
-    "evidence": (
-        f"turns {_TURN}[]",
-        """SELECT id AS dialogue_id, i - 1 AS turn, fact->>'slot' AS slot, fact->>'value' AS value,
+    "evidence": """SELECT id AS dialogue_id, i - 1 AS turn, fact->>'slot' AS slot, fact->>'value' AS value,
              coalesce((fact->>'negated')::BOOLEAN, false) AS negated, (fact->>'$.span[0]')::INTEGER AS span_start,
              (fact->>'$.span[1]')::INTEGER AS span_end
            FROM (SELECT id, i, unnest(turn.evidence) AS fact
                  FROM (SELECT id, unnest(turns) AS turn, generate_subscripts(turns, 1) AS i FROM lines))""",
-    ),
-    "labels": (
-        f"labels {_LABELS}",
-        """SELECT id AS dialogue_id, labels.urgency AS urgency, labels.specialty AS specialty,
+    "labels": """SELECT id AS dialogue_id, labels.urgency AS urgency, labels.specialty AS specialty,
              labels.icd10_primary AS icd10_primary, coalesce(labels.red_flags, []) AS red_flags,
              coalesce(labels.specialty_acceptable, []) AS specialty_acceptable, coalesce(labels.symptoms, []) AS symptoms,
              labels.disposition AS disposition, coalesce(labels.required_slots, []) AS required_slots,
              coalesce(labels.annotators, 1) AS annotators, labels.agreement AS agreement,
              coalesce(labels.confidence, 'generated') AS confidence, labels.rule_confidence AS rule_confidence
            FROM lines WHERE labels IS NOT NULL""",
-    ),
-    "deidentification": (
-        "deid STRUCT(status VARCHAR, counts MAP(VARCHAR, INTEGER))",
-        """SELECT id AS dialogue_id, entry.key AS placeholder, entry.value AS mentions
+    "deidentification": """SELECT id AS dialogue_id, entry.key AS placeholder, entry.value AS mentions
            FROM (SELECT id, unnest(map_entries(deid.counts)) AS entry FROM lines)""",
-    ),
 }
 _DOCTORS = (
     "doctor_id VARCHAR, display_name VARCHAR, specialties VARCHAR[], site VARCHAR, modes VARCHAR[], languages VARCHAR[], "
@@ -119,8 +104,11 @@ def fill(folder: Path, file: Path, threads: int) -> None:
 
 
 def _fill(connection: Any, folder: Path, files: list[Path]) -> None:
-    for table, (columns, select) in _TABLES.items():
-        connection.execute(f"CREATE TABLE {table} AS WITH lines AS ({_lines(files, f'id VARCHAR, {columns}')}) {select}")
+    # The lines are parsed once. A temporary table lies beside the file, not in it, and is spilled where memory is short.
+    connection.execute(f"CREATE TEMP TABLE lines AS {_lines(files, _DIALOGUE)}")
+    for table, select in _TABLES.items():
+        connection.execute(f"CREATE TABLE {table} AS {select}")
+    connection.execute("DROP TABLE lines")
     origins = folder / LINEAGE
     if origins.is_file():
         lines = _lines([origins], "id VARCHAR, source VARCHAR, row BIGINT")

@@ -15,24 +15,15 @@ from typing import Any
 
 from llmft.errors import DialogueError
 from llmft.prepare.database import DATABASE, build_database
-from llmft.prepare.lineage import (
-    LINEAGE,
-    VERSIONS,
-    add_tombstone,
-    default_vault,
-    dialogue_key,
-    open_vault,
-    read_lineage,
-    read_versions,
-    remember_version,
-    subject_key,
-)
+from llmft.prepare.lineage import LINEAGE, VERSIONS, add_tombstone, dialogue_key, read_lineage, read_versions, remember_version
 from llmft.prepare.output import ANNOTATIONS
 from llmft.prepare.reporting.audit import SHEET, SIGNED, forget_calls
 from llmft.prepare.reporting.counts import SPLITS, Counts, facts
 from llmft.prepare.reporting.page import write_reports
 from llmft.prepare.reporting.report import read_report, recounted
+from llmft.prepare.token_lengths import with_exact_tokens
 from llmft.run import atomic_path, sha256
+from llmft.vault import default_vault, open_vault, subject_key
 
 SPLIT_FILES = tuple(f"{split}.jsonl" for split in SPLITS)
 DUPLICATES, REPORT = "duplicates.jsonl", "report.json"
@@ -175,7 +166,7 @@ def _report_again(folder: Path, ids: Collection[str], files: Mapping[str, str], 
     for split in SPLITS:
         for record, _ in _rows(folder / f"{split}.jsonl"):
             kept.keep(facts(record), split)
-    changed = recounted(report, kept, files={**report.files, **files}, day=day)
+    changed = with_exact_tokens(recounted(report, kept, files={**report.files, **files}, day=day), report, folder)
     write_reports(folder, folder.name, dataclasses.replace(changed, audit=audit))
 
 

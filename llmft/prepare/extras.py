@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llmft.dialogue import Dialogue, Fault, scan_dialogues
+from llmft.doctors.roster_file import Doctor, as_roster_json, read_doctors
 from llmft.errors import DialogueError
 from llmft.prepare.lineage import read_lineage
 from llmft.prepare.outcome import EXACT, KEEP, NEAR, Outcome
 from llmft.prepare.parquet_out import write_parquet
-from llmft.prepare.readers.doctors import Doctor, as_roster_json, read_doctors
 from llmft.prepare.splits import SPLITS, folds
 from llmft.run import atomic_path, write_text
 

@@ -9,12 +9,8 @@ tombstones.jsonl in the vault: {"key", "date", "data_sha256"} a person or call t
 from __future__ import annotations
 
 import dataclasses
-import hmac
 import json
-import os
 import re
-import secrets
-import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +20,10 @@ from llmft.deidentify.numbering import PEOPLE
 from llmft.deidentify.stage import deidentify
 from llmft.errors import DialogueError
 from llmft.prepare.call import RawCall
-from llmft.run import disk_error, write_text
+from llmft.run import write_text
+from llmft.vault import keyed, subject_key
 
-LINEAGE, VERSIONS, SALT, TOMBSTONES = "lineage.jsonl", "versions.jsonl", "subject.salt", "tombstones.jsonl"
+LINEAGE, VERSIONS, TOMBSTONES = "lineage.jsonl", "versions.jsonl", "tombstones.jsonl"
 
 
 @dataclass(frozen=True)
@@ -49,65 +46,16 @@ class Tombstone:
     data_sha256: tuple[str, ...]  # files that held it, so that what was trained on them can be found later
 
 
-def default_vault() -> Path:
-    """The folder for what must lie outside the sets: $LLMFT_VAULT, or the user's data folder."""
-    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(os.environ.get("LLMFT_VAULT") or Path(home) / "llmft")
-
-
-def open_vault(vault: Path, *, create: bool = True) -> bytes:
-    """The vault's secret salt; made on first use, readable by its owner alone."""
-    path = vault / SALT
-    try:
-        if create and not path.exists():
-            vault.mkdir(parents=True, exist_ok=True)
-            _write_secret(path, secrets.token_hex(32))
-        text = path.read_text("ascii").strip()
-    except FileNotFoundError as error:
-        raise DialogueError(f"{path} is not there, so no subject can be looked up; give the folder that prepare used") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DialogueError(f"{path} cannot be read; give another folder, or restore the file from its backup") from error
-    if not re.fullmatch(r"[0-9a-f]{64}", text):
-        raise DialogueError(f"{path} is damaged: it must hold 64 hexadecimal digits; restore it from its backup")
-    return bytes.fromhex(text)
-
-
-def _write_secret(path: Path, text: str) -> None:
-    """Write once: of two processes that do so at the same time, one wins and both read the same."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(partial, path)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise disk_error(path, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def subject_key(subject: str, salt: bytes) -> str:
-    """The keyed hash of a patient's key in the source; case, width and outer spaces play no part."""
-    return _keyed(b"subject:", unicodedata.normalize("NFKC", subject).strip().casefold(), salt)
-
-
 def dialogue_key(dialogue_id: str, salt: bytes) -> str:
     """The keyed hash of one call's id."""
-    return _keyed(b"dialogue:", dialogue_id, salt)
-
-
-def _keyed(kind: bytes, text: str, salt: bytes) -> str:
-    return hmac.digest(salt, kind + text.encode("utf-8", "surrogatepass"), "sha256").hex()
+    return keyed(b"dialogue:", dialogue_id, salt)
 
 
 def origin_of(call: RawCall, dialogue_id: str, salt: bytes) -> Origin:
     """Where ``dialogue_id`` came from."""
     said = "\x1f".join([f"{turn.speaker}\x1e{turn.text}" for turn in call.turns])
     subject = subject_key(call.subject, salt) if call.subject else None
-    return Origin(dialogue_id, call.file, call.row, _keyed(b"said:", said, salt), subject)
+    return Origin(dialogue_id, call.file, call.row, keyed(b"said:", said, salt), subject)
 
 
 def names_somebody(file: Path) -> bool:

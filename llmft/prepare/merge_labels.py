@@ -32,15 +32,17 @@ from llmft.prepare.labels.label import combined, labels_from, triage_of
 from llmft.prepare.labels.labelling import QUESTIONS, import_labelling
 from llmft.prepare.lineage import remember_version
 from llmft.prepare.output import ANNOTATIONS
-from llmft.prepare.reporting.audit import forget_calls
+from llmft.prepare.reporting.audit import audit_of, forget_calls
 from llmft.prepare.reporting.counts import Counts, facts
 from llmft.prepare.reporting.page import write_reports
 from llmft.prepare.reporting.report import Report, few_emergencies, read_report, recounted
 from llmft.prepare.splits import SPLITS
+from llmft.prepare.token_lengths import with_exact_tokens
 from llmft.run import atomic_path, sha256, write_text
 
 NO_CALL = "no call of this set; import the answers into the set that was exported"
 TWICE = "an earlier item is of the same call; export the project once"
+LABELS_LEFT = "{} labels of people contradict the calls as they are now and were not taken; the first: {}"
 DECIDING = ("urgency", "specialty", "icd10_primary", "red_flags")
 Answers = dict[str, dict[str, Any]]  # annotator ─▶ what they wrote
 
@@ -85,6 +87,30 @@ def merge_labels(folder: Path, answers_path: Path) -> Merged:
     merged.agreement = _agreement(known)
     _publish(folder, dataclasses.replace(report, agreement={**report.agreement, **merged.agreement}))
     return merged
+
+
+def with_peoples_labels(folder: Path, report: Report) -> Report:
+    """The set that was just made in ``folder``, with the labels that people gave its calls before, and its report.
+
+    Answers to calls that are not in the set now are kept for a set in which they are.
+    """
+    known, merged = read_annotations(folder), Merged()
+    lines = _relabelled(folder, dict(known), {}, ANNOTATIONS, merged)
+    if not lines and not merged.faults:
+        return report
+    _rewrite(folder, lines)
+    here = {name: known[name] for rows in lines.values() for name in rows}
+    said = tuple(f"{fault.field}: {fault.reason}" for fault in merged.faults)
+    warnings = (*report.warnings, *(LABELS_LEFT.format(len(said), said[0]) for _ in said[:1]))
+    together_say = {**report.agreement, **_agreement(here)}
+    unsigned = audit_of(folder, report.files)[1]  # of the set without these labels; a signature may be of the one with them
+    changed = _publish(folder, dataclasses.replace(report, agreement=together_say, warnings=warnings, audit=None))
+    audit, still = audit_of(folder, changed.files)
+    warnings = (*(said for said in changed.warnings if said not in unsigned), *still)
+    if (audit, warnings) != (changed.audit, changed.warnings):
+        changed = dataclasses.replace(changed, audit=audit, warnings=warnings)
+        write_reports(folder, folder.name, changed)
+    return changed
 
 
 def read_annotations(folder: Path) -> dict[str, Answers]:
@@ -230,7 +256,7 @@ def _agreement(known: Mapping[str, Answers]) -> dict[str, dict[str, Any]]:
     return agreement(pairs)
 
 
-def _publish(folder: Path, report: Report) -> None:
+def _publish(folder: Path, report: Report) -> Report:
     """Report, page, card, database and Parquet once more; a signed audit holds, for labels name nobody."""
     names = [f"{split}.jsonl" for split in SPLITS]
     files = {**report.files, **{name: sha256(folder / name) for name in names}}
@@ -238,7 +264,7 @@ def _publish(folder: Path, report: Report) -> None:
     for split in SPLITS:
         for dialogue in _dialogues(folder, split):
             kept.keep(facts(dialogue.model_dump(exclude_defaults=True)), split)
-    changed = recounted(report, kept, files=files, day=date.today().isoformat())
+    changed = with_exact_tokens(recounted(report, kept, files=files, day=date.today().isoformat()), report, folder)
     outdated, warnings = _few(report), _few(changed)
     changed = dataclasses.replace(changed, warnings=(*(w for w in report.warnings if w not in outdated), *warnings))
     audit = forget_calls(folder, (), files) if report.audit is not None else None
@@ -246,7 +272,9 @@ def _publish(folder: Path, report: Report) -> None:
     if (folder / "train.parquet").is_file():
         write_parquets(folder)
     build_database(folder)
-    write_reports(folder, folder.name, dataclasses.replace(changed, audit=audit))
+    changed = dataclasses.replace(changed, audit=audit)
+    write_reports(folder, folder.name, changed)
+    return changed
 
 
 def _few(report: Report) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from llmft.vocabulary import specialties, urgencies
 KEEP, EXACT, NEAR, SAME_ID, SILVER = range(5)  # a row's fate
 UNKNOWN = 255
 CONFLICTS = ("", "labels.urgency", "labels.specialty")  # where a row is labelled otherwise than the one that it repeats
+RECENT_UNUSED = "--recent-from {} was not used: every row names its own split; take the splits out of the rows to use it"
 Array = Any  # a numpy array
 
 
@@ -129,7 +130,8 @@ def _assigned(keys: Array, seed: int, recent_from: date | None) -> tuple[Assignm
     known = int((keys["split"] != UNKNOWN).sum())
     ours = assign(Keys(keys["family"], keys["subject"], keys["day"]), seed, recent_from)
     if len(keys) and known == len(keys):
-        return Assignment(keys["split"], ours.groups, None), "record", ()
+        unused = (RECENT_UNUSED.format(recent_from),) if recent_from else ()
+        return Assignment(keys["split"], ours.groups, None), "record", unused
     said = f"only {known} of {len(keys)} rows name a split, so all were split by patient and family"
     return ours, "group", (said,) if known else ()
 

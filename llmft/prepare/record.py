@@ -6,9 +6,8 @@ parse ─▶ roles ─▶ normalise ─▶ language ─▶ labels ─▶ de-iden
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -19,14 +18,15 @@ from llmft.deidentify.notes import rewritten
 from llmft.deidentify.record import LEFT, capped, deidentify_record, is_done, known_note, left_over
 from llmft.deidentify.span import Roster
 from llmft.deidentify.stage import LAYERS, Recogniser
-from llmft.dialogue import Dialogue, EvidenceMention, Fault, Labels, Patient, Triage, Turn, fault_of, parse_dialogue, read_triage
+from llmft.dialogue import Dialogue, EvidenceMention, Fault, Labels, Patient, Triage, fault_of, parse_dialogue, read_triage
 from llmft.prepare.call import RawCall, RawTurn
 from llmft.prepare.cleaning.checks import check_call, check_dialogue, read_date
 from llmft.prepare.cleaning.language import detect
 from llmft.prepare.cleaning.normalise import normalise
 from llmft.prepare.labels.label import label, with_triage
-from llmft.prepare.labels.weak_label import weak_label
 from llmft.prepare.readers.speakers import SURE, guess_roles, with_roles
+from llmft.protocol.weak_label import weak_label
+from llmft.vault import keyed
 
 ROLES = {"patient", "operator", "system"}
 Dropped = tuple[tuple[str, int], ...]  # kind ─▶ turns of the source that the dialogue has not
@@ -50,6 +50,7 @@ class CleanOptions:
     latest: date | None = None  # the last day that a call can be of
     roles: Mapping[str, str] | None = None  # speaker ─▶ role, as the user says
     recogniser: Recogniser | None = None  # an external one, for the layer of that name
+    salt: bytes = field(default=b"", repr=False)  # of the vault, for the ids of calls that have none
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def _cleaned(call: RawCall, record: Dialogue | None, options: CleanOptions) -> C
     if isinstance(labels, Fault):
         return labels
     try:
-        dialogue = _dialogue(call, plain, lang, labels) if record is None else _with_texts(record, plain)
+        dialogue = _dialogue(call, plain, lang, labels, options.salt) if record is None else _with_texts(record, plain)
     except ValidationError as error:
         return fault_of(error, call.file, call.row)
     dialogue = rewritten(dialogue, lambda _, text: normalise(text))
@@ -232,30 +233,35 @@ def _placeless(mention: EvidenceMention) -> EvidenceMention:
     return mention.model_copy(update={"span": None})
 
 
-def _dialogue(call: RawCall, texts: Sequence[str], lang: str, labels: Labels | None) -> Dialogue:
+def _dialogue(call: RawCall, texts: Sequence[str], lang: str, labels: Labels | None, salt: bytes) -> Dialogue:
     day = read_date(call.date) if call.date else None
-    return Dialogue(
-        schema_version="1",
-        id=call.id or anonymous_id(call),
-        family_id=call.family or call.id or anonymous_id(call),
-        lang=lang,  # type: ignore[arg-type]
-        turns=tuple(
-            Turn(speaker=turn.speaker, text=text, start=turn.start, end=turn.end)  # type: ignore[arg-type]
+    name = call.id or anonymous_id(call, salt)
+    record = {
+        "schema_version": "1",
+        "id": name,
+        "family_id": call.family or name,
+        "lang": lang,
+        "turns": tuple(
+            {"speaker": turn.speaker, "text": text, "start": turn.start, "end": turn.end}
             for turn, text in zip(call.turns, texts, strict=True)
         ),
-        labels=labels,
-        source=call.source,  # type: ignore[arg-type]
-        license=call.license,
-        collected_on=day.isoformat()[:7] if day else None,  # the month: the day is one of the things that identify
-        patient=_patient(call.patient),
-        split=call.split,
-    )
+        "labels": labels,
+        "source": call.source,
+        "license": call.license,
+        "collected_on": day.isoformat()[:7] if day else None,  # the month: the day is one of the things that identify
+        "patient": _patient(call.patient),
+        "split": call.split,
+    }
+    return Dialogue.model_validate(record)  # all at once: a call has a dozen turns
 
 
-def anonymous_id(call: RawCall) -> str:
-    """An id for a call that has none: of what was said, so that it stays when rows are added before it."""
+def anonymous_id(call: RawCall, salt: bytes) -> str:
+    """An id for a call that has none: of what was said, so that it stays when rows are added before it.
+
+    Keyed with the vault's ``salt``: who guesses the words cannot prove from the id that they were said.
+    """
     said = "\x1f".join(f"{turn.speaker}\x1e{turn.text}" for turn in call.turns)
-    return "c_" + hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"c_{keyed(b'call:', said, salt)[:16]}"
 
 
 def _patient(known: Mapping[str, Any]) -> Patient:

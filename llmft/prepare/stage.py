@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -24,17 +24,18 @@ from typing import Any
 from llmft import knowledge
 from llmft.deidentify.stage import deidentify
 from llmft.dialogue import Fault
+from llmft.doctors.roster_file import Doctor
 from llmft.errors import DialogueError, DiskError
 from llmft.prepare.chunk import ChunkOptions, clean_chunk
 from llmft.prepare.database import build_database
 from llmft.prepare.extras import FOLDS, roster_of, write_doctors, write_folds, write_parquets
 from llmft.prepare.labels.agreement import agreement
 from llmft.prepare.labels.icd_import import table_path
-from llmft.prepare.lineage import default_vault, names_somebody, open_vault, read_tombstones, remember_version
+from llmft.prepare.lineage import names_somebody, read_tombstones, remember_version
+from llmft.prepare.merge_labels import with_peoples_labels
 from llmft.prepare.outcome import decide
 from llmft.prepare.output import OUTPUTS, write_set
 from llmft.prepare.parts import PartFolder, make_parts, worker_pool
-from llmft.prepare.readers.doctors import Doctor
 from llmft.prepare.readers.mapping import parse_columns
 from llmft.prepare.readers.roles_shown import with_roles_shown
 from llmft.prepare.readers.sources import ReadOptions, Source, find_sources, read_source
@@ -46,6 +47,7 @@ from llmft.prepare.splits import SPLITS
 from llmft.prepare.synthetic.score import planted_recall
 from llmft.prepare.token_lengths import open_counter, token_lengths
 from llmft.run import disk_error, require_space, sha256
+from llmft.vault import default_vault, open_vault
 
 REPORT = "report.json"
 WORK = ".work"
@@ -83,7 +85,7 @@ def prepare(places: Sequence[str | Path], output_dir: Path, options: PrepareOpti
     _check_output(sources, output_dir)
     salt = open_vault(options.vault)
     stones = frozenset(read_tombstones(options.vault))
-    chunk = ChunkOptions(options.clean, salt, stones, options.near_duplicates, options.strict)
+    chunk = ChunkOptions(replace(options.clean, salt=salt), salt, stones, options.near_duplicates, options.strict)
     hashes = {str(file): _hash(file) for source in sources for file in source.files}
     folder = PartFolder(output_dir / WORK)
     require_space(output_dir, 3 * sum(file.stat().st_size for source in sources for file in source.files))
@@ -96,7 +98,7 @@ def prepare(places: Sequence[str | Path], output_dir: Path, options: PrepareOpti
     except DialogueError:  # the sources must change, and with them the parts: nobody's words stay behind
         folder.drop()
         raise
-    report = _finish(folder, parts, output_dir, sources, hashes, doctors, options)
+    report = with_peoples_labels(output_dir, _finish(folder, parts, output_dir, sources, hashes, doctors, options))
     folder.drop()
     return report
 

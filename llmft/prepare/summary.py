@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from llmft.page.plots import quantile
 from llmft.prepare.reporting.counts import TOKENS_BIN
-from llmft.prepare.reporting.plots import quantile
 from llmft.prepare.reporting.report import Report
 from llmft.prepare.splits import SPLITS
 

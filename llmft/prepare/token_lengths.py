@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmft.dialogue import Dialogue, scan_dialogues
-from llmft.errors import CheckpointError
-from llmft.prepare.reporting.counts import TOKENS_BIN, Pairs
+from llmft.errors import CheckpointError, LlmftError
+from llmft.prepare.reporting.counts import SPLITS, TOKENS_BIN, Pairs
+from llmft.prepare.reporting.report import Report
 from llmft.prompt import install_template, render, to_messages
 from llmft.recipe import load_recipe
 
@@ -67,6 +69,20 @@ def token_lengths(files: Iterable[Path], place: str) -> tuple[Pairs, dict[str, A
         longest = max(longest, tokens)
         above += counter.limit is not None and tokens > counter.limit
     return tuple(sorted(found.items())), {"tokenizer": place, "longest": longest, "limit": counter.limit, "above": above}
+
+
+def with_exact_tokens(changed: Report, before: Report, folder: Path) -> Report:
+    """``changed``, which holds an estimate, with the tokens of the set in ``folder`` counted as they were for ``before``.
+
+    The estimate stays, and is called one, where nothing was counted or the tokenizer is no longer there.
+    """
+    if "tokenizer" not in before.tokens_by:
+        return changed
+    try:
+        tokens, counted_by = token_lengths([folder / f"{split}.jsonl" for split in SPLITS], before.tokens_by["tokenizer"])
+    except LlmftError:
+        return changed
+    return dataclasses.replace(changed, tokens=tokens, tokens_by=counted_by)
 
 
 def _dialogues(files: Iterable[Path]) -> Iterator[Dialogue]:

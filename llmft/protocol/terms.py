@@ -8,16 +8,17 @@ must not follow (``respire plus !vite``). Case and accents never matter, except 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Generic, NamedTuple, TypeVar
 
+from llmft.remembered import Remembered
+from llmft.vocabulary import without_accents
+
 Name = TypeVar("Name")
 Span = tuple[int, int]
 MAX_GAP = 4  # words that ``~`` passes over
-MAX_SEEN = 1 << 16  # words whose terms a lexicon remembers
 STOPS = frozenset(".;:!?…\n")
 DENIALS = frozenset(["pas", "jamais", "aucun", "aucune", "sans", "ni", "no", "not", "never", "without", "nor"])
 CONTRACTED_DENIALS = ("isnt", "arent", "doesnt", "dont", "didnt", "hasnt", "havent", "wasnt")
@@ -70,8 +71,7 @@ def plain_word(word: str) -> str:
     lower = word.lower()
     if lower == "là":
         return lower
-    letters = unicodedata.normalize("NFKD", lower.replace("œ", "oe").replace("æ", "ae"))
-    return "".join(letter for letter in letters if not unicodedata.combining(letter) and letter not in "'’")
+    return without_accents(lower).replace("'", "").replace("’", "")
 
 
 def parse_term(term: str) -> tuple[Place, ...]:
@@ -109,21 +109,6 @@ class Starting(NamedTuple, Generic[Name]):
     by_next: dict[str, tuple[Entry[Name], ...]]  # next word ─▶ these and those that want it, in their order
 
 
-class Remembered(dict[str, "Starting[Name] | None"]):
-    """The terms that words start, looked up once a word."""
-
-    def __init__(self, look_up: Callable[[str], Starting[Name] | None]) -> None:
-        """``look_up`` is asked for words that are not remembered."""
-        super().__init__()
-        self._look_up = look_up
-
-    def __missing__(self, word: str) -> Starting[Name] | None:
-        if len(self) >= MAX_SEEN:
-            self.clear()
-        self[word] = starting = self._look_up(word)
-        return starting
-
-
 class Lexicon(Generic[Name]):
     """Terms by their first word; finds all of them in one pass over a text."""
 
@@ -131,7 +116,7 @@ class Lexicon(Generic[Name]):
         """Index ``(term, name)`` pairs."""
         self._exact: dict[str, list[Entry[Name]]] = {}
         self._prefix: dict[str, list[tuple[str, Entry[Name]]]] = {}
-        self._starting = Remembered(self._terms_starting)
+        self._starting: Remembered[Starting[Name] | None] = Remembered(self._terms_starting)
         for term, name in terms:
             first, *rest = parse_term(term)
             entry = Entry(tuple(rest), name, _must(rest))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmft.errors import CheckpointError, RecipeError
 from llmft.recipe import Recipe
@@ -62,6 +62,19 @@ def set_adapter_type(trainer: SFTTrainer, recipe: Recipe) -> None:
             raise CheckpointError(f"{name} would be trained beside the adapter; the base must stay frozen")
         whole = recipe.lora.dtype == "float32" or "magnitude" in name
         parameter.data = parameter.data.to(torch.float32 if whole else torch.bfloat16)
+
+
+def share_inputs(model: Any) -> None:
+    """Let the adapter read a layer's input as it is: autocast brings the product into bfloat16 anyway.
+
+    PEFT would copy the input of every adapted layer into float32 first, and autocast back; the values are the same.
+    DoRA computes lengths from it, and keeps the copy.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and not any(module.use_dora.values()):
+            module.cast_input_dtype_enabled = False
 
 
 def set_rates(trainer: SFTTrainer, recipe: Recipe) -> None:

@@ -79,4 +79,5 @@ def common_arguments(recipe: Recipe, *, gpu: bool) -> dict[str, Any]:
         "run_name": recipe.name,
         "disable_tqdm": True,
         "dataloader_pin_memory": gpu,
+        "ddp_find_unused_parameters": False,  # every adapter weight is used in every pass; looking costs time
     }

@@ -20,6 +20,11 @@ def require_machine(recipe: Recipe) -> None:
     """Raise :class:`TrainingError` when this machine cannot train ``recipe``."""
     import torch
 
+    if recipe.train.quantization == "nf4" and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        raise TrainingError(
+            "train.quantization = nf4 cannot be shared out by FSDP2: it splits weights by rows, and NF4 holds them as packed "
+            "bytes with scales beside them; set train.quantization=none, or launch with recipes/accelerate/ddp.yaml"
+        )
     if torch.cuda.is_available():
         require_bf16(torch.cuda.get_device_name(0), torch.cuda.get_device_capability(0))
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llmft.errors import CheckpointError
 from llmft.prompt import install_template
 from llmft.recipe import Recipe, require_template
+from llmft.train.kernels.gptj import fuse_gptj_attention
 from llmft.train.processes import processes
 
 NF4_BLOCK = 64  # weights that share one scale
@@ -71,6 +72,7 @@ def load_base(recipe: Recipe) -> PreTrainedModel:
     if recipe.train.quantization == "nf4" and device == "cpu":
         _require_nf4_widths(model, recipe.base)
         _keep_weights_as_they_are(model)
+    fuse_gptj_attention(model)
     model.config.use_cache = False
     return model
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from llmft.errors import CheckpointError, DialogueError, RecipeError
-from llmft.recipe import Recipe, load_recipe, save_recipe
+from llmft.recipe import Recipe, load_recipe, save_recipe, with_values
 from llmft.run import require_space, sha256, write_json
 from llmft.train.checkpoints import remove_halves
 from llmft.train.processes import main_process, processes
 from llmft.train.rows import FOLDS
 
 FACTS = "data.json"  # digests of the data and the base that the run was begun with
+FITTED = ("quantization", "batch_dialogues", "accumulate", "packing", "gradient_checkpointing")  # what train.fit: auto sets
 SAMPLE_BYTES = 1 << 20  # of each end of a weights file
 
 
@@ -53,7 +54,8 @@ def _open(recipe: Recipe, inputs: Mapping[str, Path], *, resume: bool, force: bo
 def _require_same(recipe: Recipe, inputs: Mapping[str, Path]) -> None:
     """A run goes on with what it was begun with, or not at all."""
     run = recipe.run
-    if load_recipe(run.recipe_path) != recipe:
+    begun = load_recipe(run.recipe_path)
+    if as_begun(recipe, begun) != begun:
         raise RecipeError(
             f"{run.root} was begun with another recipe ({run.recipe_path}); resume with that one, or start anew with --force"
         )
@@ -63,6 +65,18 @@ def _require_same(recipe: Recipe, inputs: Mapping[str, Path]) -> None:
         raise DialogueError(f"{inputs[changed[0]]} has changed since {run.root} was begun; start anew with --force")
     if base_digest(recipe) != before["base_sha256"]:
         raise CheckpointError(f"base {recipe.base} has changed since {run.root} was begun; start anew with --force")
+
+
+def as_begun(recipe: Recipe, begun: Recipe) -> Recipe:
+    """``recipe`` with what ``train.fit: auto`` has chosen for the run ``begun``."""
+    if recipe.train.fit != "auto":
+        return recipe
+    return with_values(recipe, {f"train.{name}": getattr(begun.train, name) for name in FITTED})
+
+
+def write_facts(recipe: Recipe, facts: dict[str, Any]) -> None:
+    """Replace what the run was begun with."""
+    write_json(recipe.run.root / FACTS, facts)
 
 
 def read_facts(recipe: Recipe) -> dict[str, Any]:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 
-def show_progress(trainer: Trainer, tokens_until: Callable[[int], int] | None = None) -> None:
-    """Replace the trainer's own output by a rich bar on stderr.
+def show_progress(trainer: Trainer, tokens_until: Callable[[int], int] | None = None) -> Any:
+    """Replace the trainer's own output by a rich bar on stderr; returns it, to be closed when the training fails.
 
     ``tokens_until(step)`` gives the tokens, padding left out, of all steps up to this one.
     """
@@ -21,21 +21,24 @@ def show_progress(trainer: Trainer, tokens_until: Callable[[int], int] | None = 
 
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    trainer.add_callback(_bar(tokens_until))
+    bar = _bar(tokens_until)
+    trainer.add_callback(bar)
+    return bar
 
 
 def _bar(tokens_until: Callable[[int], int] | None) -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
     from transformers import TrainerCallback
 
     class Bar(TrainerCallback):
         """One bar a training."""
 
+        progress: Any = None  # until the training begins
+
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             """Open the bar at the step that the training starts from."""
-            times = (TimeElapsedColumn(), TimeRemainingColumn())
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times)
+            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
             self.progress = Progress(*columns, console=Console(stderr=True), disable=not state.is_world_process_zero)
             self.task = self.progress.add_task("training", total=state.max_steps, completed=state.global_step)
             self.progress.start()
@@ -54,12 +57,17 @@ def _bar(tokens_until: Callable[[int], int] | None) -> Any:
             """Loss, speed and memory beside the bar; the validation loss on a line of its own."""
             if "loss" in logs:
                 self.progress.update(self.task, description=f"loss {float(logs['loss']):.3f}{self._speed(state.global_step)}")
-            if "eval_loss" in logs:
+            if "eval_loss" in logs and state.is_world_process_zero:
                 self.progress.console.print(f"step {state.global_step}: validation loss {float(logs['eval_loss']):.3f}")
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            """Close the bar."""
-            self.progress.stop()
+            """The bar is done."""
+            self.close()
+
+        def close(self) -> None:
+            """Give the terminal back, however the training ended."""
+            if self.progress is not None:
+                self.progress.stop()
 
         def _speed(self, step: int) -> str:
             if tokens_until is None or not self.seconds:

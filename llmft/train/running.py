@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmft.errors import DiskError
 from llmft.recipe import Recipe
-from llmft.run import RunFolder, disk_error, manifest, require_space, write_json
+from llmft.run import RunFolder, base_fingerprint, disk_error, manifest, require_space, write_json
 from llmft.train.checkpoints import USED, Watch, checkpoint_keeper, step_of
 from llmft.train.curve import plot_curve
 from llmft.train.machine import Meter, hardware, memory_gb
@@ -76,8 +76,11 @@ def run_trainer(
     trainer.add_callback(guard)
     if main_process():
         trainer.add_callback(tensorboard_writer(run.root / "tensorboard", step_of(checkpoint) if checkpoint else 0))
-    show_progress(trainer, lambda step: order.tokens[step])
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    bar = show_progress(trainer, lambda step: order.tokens[step])
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        bar.close()
 
 
 def require_checkpoint_space(trainer: Trainer, recipe: Recipe) -> None:
@@ -103,6 +106,8 @@ def publish_adapter(recipe: Recipe, checkpoint: Path, last: Path, tokenizer: Any
     seen = {"steps": step, "tokens": order.tokens[step], "trained_tokens": order.trained_tokens[step]}
     used = json.loads((last / USED).read_text("utf-8"))
     begun = {"seed": recipe.train.seed, "base": recipe.base, **read_facts(recipe)}
+    if recipe.base_is_folder:
+        begun["base_fingerprint"] = base_fingerprint(Path(recipe.base).expanduser())
     trained = {"seen": seen, "adapter_of_step": step_of(checkpoint), "used": used, "machine": hardware()}
     write_json(run.manifest_path, manifest(**begun, **facts, **trained))
     partial.replace(run.adapter_dir)

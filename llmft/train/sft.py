@@ -6,16 +6,32 @@ from the last whole one. Nothing is cut in silence: refused dialogues are listed
 
 from __future__ import annotations
 
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmft.errors import TrainingError
 from llmft.privacy import keep_private
 from llmft.recipe import Recipe
-from llmft.train.adapter import adapter_config, set_adapter_type, set_rates
+from llmft.train.adapter import adapter_config, set_adapter_type, set_rates, share_inputs
 from llmft.train.arguments import sft_arguments
-from llmft.train.checkpoints import Watch, best_checkpoint, is_done, last_checkpoint, trainer_state
+from llmft.train.canaries import with_canaries
+from llmft.train.checkpoints import (
+    Watch,
+    best_checkpoint,
+    is_done,
+    last_checkpoint,
+    remove_halves,
+    step_of,
+    trainer_state,
+)
+from llmft.train.fitting.exhaustion import advice, is_exhaustion, release_memory, smaller
+from llmft.train.fitting.fit import fitted, record_step_down, said
 from llmft.train.guard import gradient_guard
+from llmft.train.kernels.attention import use_segments
+from llmft.train.kernels.head import use_trained_positions
+from llmft.train.kernels.layers import use_layer_kernels
 from llmft.train.lengths import say_lengths
 from llmft.train.machine import require_machine
 from llmft.train.model import check_vocabulary, load_base, load_tokenizer
@@ -42,22 +58,56 @@ def sft(recipe: Recipe, *, resume: bool = False, force: bool = False, watch: Wat
     if open_run(recipe, resume=resume, force=force):
         return recipe.run.adapter_dir
     tokenizer = load_tokenizer(recipe)
-    splits = {split: encode_rows(read_split(recipe, split), tokenizer, recipe) for split in ("train", "validation")}
+    calls = {"train": with_canaries(recipe, read_split(recipe, "train")), "validation": read_split(recipe, "validation")}
+    splits = {split: encode_rows(dialogues, tokenizer, recipe) for split, dialogues in calls.items()}
     if main_process():
         record_refused(recipe.run.root / "refused.jsonl", *splits.values())
         say_lengths(recipe, {split: rows.long for split, rows in splits.items()})
     require_rows(recipe, splits)
+    recipe = fitted(recipe, splits["train"].encoded)
     order = _order(recipe, splits["train"])
     with full_disk_in_words(recipe.run.root):
-        last = last_checkpoint(recipe.run.checkpoints_dir)
-        if last is None or not is_done(last, order.steps, recipe.train.patience):
-            set_threads_and_seed(recipe)
-            trainer = _trainer(recipe, tokenizer, splits, order)
-            rows = splits["train"].encoded
-            run_trainer(trainer, recipe, order, len(rows), gradient_guard(recipe, rows, order), last, watch)
+        recipe = _train(recipe, tokenizer, splits, order, watch)
         if main_process():
             _publish(recipe, tokenizer, splits, order)
     return recipe.run.adapter_dir
+
+
+def _train(recipe: Recipe, tokenizer: Any, splits: dict[str, Rows], order: Order, watch: Watch | None) -> Recipe:
+    """Train to the end, in smaller passes where memory is short and the recipe allows it; returns the recipe that did it.
+
+    A step holds the same dialogues in the same order however many passes it takes.
+    """
+    rows = splits["train"].encoded
+    while True:
+        last = last_checkpoint(recipe.run.checkpoints_dir)
+        if last is not None and is_done(last, order.steps, recipe.train.patience):
+            return recipe
+        try:
+            set_threads_and_seed(recipe)
+            trainer = _trainer(recipe, tokenizer, splits, order)
+            run_trainer(trainer, recipe, order, len(rows), gradient_guard(recipe, rows, order), last, watch)
+            return recipe
+        except (RuntimeError, MemoryError) as error:
+            if not is_exhaustion(error):
+                raise
+        trainer = None  # what it holds is needed for the next attempt
+        release_memory()
+        recipe = _stepped_down(recipe)
+
+
+def _stepped_down(recipe: Recipe) -> Recipe:
+    """The next smaller settings, said and recorded; raises :class:`TrainingError` with advice where there are none."""
+    less = smaller(recipe) if recipe.train.fit == "auto" and processes().num_processes == 1 else None
+    if less is None:
+        auto = "" if recipe.train.fit == "auto" else "; or let train.fit=auto choose"
+        raise TrainingError(f"the memory is not enough for {said(recipe)}; change, in this order: {advice(recipe)}{auto}")
+    remove_halves(recipe.run.checkpoints_dir)
+    last = last_checkpoint(recipe.run.checkpoints_dir)
+    step = step_of(last) if last else 0
+    print(f"train.fit: the memory is not enough; going on after step {step} with {said(less)}", file=sys.stderr)
+    record_step_down(recipe, less, step)
+    return less
 
 
 def _order(recipe: Recipe, rows: Rows) -> Order:
@@ -73,7 +123,9 @@ def _trainer(recipe: Recipe, tokenizer: Any, splits: dict[str, Rows], order: Ord
 
     model = load_base(recipe)
     check_vocabulary(model, tokenizer, recipe.base)
+    use_layer_kernels(model)
     if recipe.train.packing:
+        use_segments(model)
         require_isolation(model, recipe.base)
 
     def table(rows: Rows) -> Dataset:
@@ -92,6 +144,8 @@ def _trainer(recipe: Recipe, tokenizer: Any, splits: dict[str, Rows], order: Ord
         )
     set_adapter_type(trainer, recipe)
     set_rates(trainer, recipe)
+    share_inputs(trainer.model)
+    use_trained_positions(trainer.model.get_base_model())
     return trainer
 
 

@@ -12,6 +12,8 @@ from typing import Any
 from llmft.errors import CheckpointError
 from llmft.export.base.checkpoint import READABLE, Checkpoint, Stored, read_header, read_json
 
+# PEFT saves a resized embedding that is trained whole three times: as it is, as it was, and under its plain name
+WRAPPED = re.compile(r"\.(modules_to_save|original_module)(?=\.(weight|bias)$)")
 PREFIX = "base_model.model."
 HEAD = "lm_head.weight"
 EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight")
@@ -114,7 +116,10 @@ def read_adapter(folder: Path, share: float = 1.0) -> Adapter:
 def _changes(path: Path, config: dict[str, Any]) -> dict[str, Change]:
     """Every tensor of the file sorted into the change of its weight; what fits nowhere is refused by name."""
     modules: dict[str, dict[str, Stored]] = {}
-    for name, stored in read_header(path).items():
+    header = read_header(path)
+    for name, stored in header.items():
+        if (plain := WRAPPED.sub("", name)) != name and plain in header:
+            continue
         if name.endswith(QUANTISED) or ".quant_state." in name:
             raise CheckpointError(
                 f"{path} holds {name!r}, a part of a quantised layer, which cannot be merged; "

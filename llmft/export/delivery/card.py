@@ -27,14 +27,20 @@ def write_companions(
     system_message: str,
     prefix: str = "",
     losses: Mapping[str, float] = NO_LOSSES,
+    feedback: int = 0,
 ) -> None:
-    """Write manifest.json, MODEL_CARD.md, Modelfile and gpt4all.ini into ``output_dir``, ``prefix`` before each name."""
+    """Write manifest.json, MODEL_CARD.md, Modelfile and gpt4all.ini into ``output_dir``, ``prefix`` before each name.
+
+    ``feedback``: how many tensors of a Q4_0 file were rounded with error feedback.
+    """
     manifest_path = output_dir / f"{prefix}manifest.json"
     files = _known_files(manifest_path)
     made_from = {**_made_from(sources), **({"validation_loss": dict(losses)} if losses else {})}
     for quant, path in ((quant, path) for quant, group in paths.items() for path in group):
         facts = {"quant": quant.name, "size_bytes": path.stat().st_size, "sha256": run.sha256(path)}
         files[path.name] = {**facts, "made_from": made_from}
+        if feedback and quant.name == "Q4_0":
+            files[path.name]["rounded_with_error_feedback"] = feedback
     files = dict(sorted(files.items()))
     run.write_json(manifest_path, run.manifest(stage="export", name=name, files=files))
     run.write_text(output_dir / f"{prefix}MODEL_CARD.md", _model_card(name, files, sources, losses, output_dir))

@@ -15,6 +15,31 @@ from llmft.export.template import render
 ARCHITECTURES = ("llama", "qwen2", "phi2", "phi3", "gemma2")  # of those that export writes
 SPLITTINGS = ("default", "llama-bpe", "dbrx", "qwen2", "tekken", "gpt-2", "smollm")
 GEMMA2_LAYERS = (26, 42, 46)  # for others it does not know how to scale the queries, and aborts
+# of its list models3.json: a file of such a name would become that model, and its settings with it
+OWN_FILES = {
+    *("meta-llama-3-8b-instruct.q4_0.gguf", "meta-llama-3.1-8b-instruct-128k-q4_0.gguf", "llama-3.2-1b-instruct-q4_0.gguf"),
+    *("llama-3.2-3b-instruct-q4_0.gguf", "nous-hermes-2-mistral-7b-dpo.q4_0.gguf", "mistral-7b-instruct-v0.1.q4_0.gguf"),
+    *("mistral-7b-openorca.gguf2.q4_0.gguf", "gpt4all-falcon-newbpe-q4_0.gguf", "orca-2-7b.q4_0.gguf", "orca-2-13b.q4_0.gguf"),
+    *("wizardlm-13b-v1.2.q4_0.gguf", "ghost-7b-v0.9.1-q4_0.gguf", "nous-hermes-llama2-13b.q4_0.gguf"),
+    *("gpt4all-13b-snoozy-q4_0.gguf", "mpt-7b-chat-newbpe-q4_0.gguf", "mpt-7b-chat.gguf4.q4_0.gguf"),
+    *("phi-3-mini-4k-instruct.q4_0.gguf", "orca-mini-3b-gguf2-q4_0.gguf", "replit-code-v1_5-3b-newbpe-q4_0.gguf"),
+    *("starcoder-newbpe-q4_0.gguf", "rift-coder-v0-7b-q4_0.gguf", "all-minilm-l6-v2-f16.gguf", "all-minilm-l6-v2.gguf2.f16.gguf"),
+    *("em_german_mistral_v01.q4_0.gguf", "nomic-embed-text-v1.f16.gguf", "nomic-embed-text-v1.5.f16.gguf"),
+    *("qwen2-1_5b-instruct-q4_0.gguf", "qwen2.5-coder-7b-instruct-q4_0.gguf", "deepseek-r1-distill-qwen-1.5b-q4_0.gguf"),
+    *(
+        "deepseek-r1-distill-qwen-7b-q4_0.gguf",
+        "deepseek-r1-distill-qwen-14b-q4_0.gguf",
+        "deepseek-r1-distill-llama-8b-q4_0.gguf",
+    ),
+}
+OWN_NAMES = {
+    *("llama 3 instruct", "llama 3 8b instruct", "llama 3.1 8b instruct 128k", "llama 3.2 1b instruct", "llama 3.2 3b instruct"),
+    *("nous hermes 2 mistral dpo", "mistral instruct", "mistral openorca", "gpt4all falcon", "orca 2 (medium)", "orca 2 (full)"),
+    *("wizard v1.2", "ghost 7b v0.9.1", "hermes", "snoozy", "mpt chat", "phi-3 mini instruct", "mini orca (small)", "replit"),
+    *("starcoder", "rift coder", "sbert", "em german mistral", "nomic embed text v1", "nomic embed text v1.5"),
+    *("qwen2-1.5b-instruct", "reasoner v1", "deepseek-r1-distill-qwen-1.5b", "deepseek-r1-distill-qwen-7b"),
+    *("deepseek-r1-distill-qwen-14b", "deepseek-r1-distill-llama-8b"),
+}
 # minja's language, as far as it is smaller than Jinja's
 FILTERS = {
     *("tojson", "items", "last", "trim", "lower", "default", "e", "escape", "joiner", "count", "dictsort", "join", "length"),

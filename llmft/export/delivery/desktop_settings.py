@@ -26,7 +26,7 @@ def read_group(text: str, group: str) -> dict[str, str]:
     """Keys and values of one group, as they are written."""
     inside, found = False, {}
     for line in text.splitlines():
-        if name := _group_name(line):
+        if name := group_name(line):
             inside = name == group.casefold()
         elif inside and "=" in line:
             key, _, value = line.partition("=")
@@ -63,7 +63,7 @@ def without_keys(text: str, group: str, keys: Mapping[str, str]) -> str:
     inside = False
     given = {key.casefold(): value for key, value in keys.items()}
     for line in text.splitlines():
-        if name := _group_name(line):
+        if name := group_name(line):
             inside = name == group.casefold()
         key, _, value = line.partition("=")
         if not (inside and given.get(key.strip().casefold()) == value.strip()):
@@ -73,24 +73,25 @@ def without_keys(text: str, group: str, keys: Mapping[str, str]) -> str:
     return "\n".join(lines) + ("\n" if lines else "")
 
 
-def _group_name(line: str) -> str | None:
+def group_name(line: str) -> str | None:
+    """The group that begins at a line, in lower case; None for another line."""
     stripped = line.strip()
     return stripped[1:-1].casefold() if stripped.startswith("[") and stripped.endswith("]") else None
 
 
 def _end_of_group(lines: Lines, group: str) -> int | None:
     """The place behind the last setting of a group."""
-    start = next((number for number, line in enumerate(lines) if _group_name(line) == group.casefold()), None)
+    start = next((number for number, line in enumerate(lines) if group_name(line) == group.casefold()), None)
     if start is None:
         return None
-    stop = next((number for number in range(start + 1, len(lines)) if _group_name(lines[number])), len(lines))
+    stop = next((number for number in range(start + 1, len(lines)) if group_name(lines[number])), len(lines))
     while not lines[stop - 1].strip():
         stop -= 1
     return stop
 
 
 def _without_heading(lines: Lines, group: str) -> Lines:
-    kept = [line for line in lines if _group_name(line) != group.casefold()]
+    kept = [line for line in lines if group_name(line) != group.casefold()]
     while kept and not kept[-1].strip():
         kept.pop()
     return kept

@@ -16,6 +16,7 @@ START, END = "<!-- measured -->", "<!-- end of measured -->"
 MEASURED = {
     "logits, KL": "KL (nats)",
     "logits, top-1": "same likeliest token",
+    "perplexity": "perplexity",
     "stops": "stops",
     "greedy, gpt4all 2.8.2": "GPT4All",
 }

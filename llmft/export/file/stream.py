@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO
 
 import numpy as np
@@ -18,10 +19,12 @@ from llmft.errors import CheckpointError
 from llmft.export.adapters.merge import merged_rows
 from llmft.export.base.checkpoint import Floats
 from llmft.export.base.layout import Tensor
+from llmft.export.file.feedback import Spread, round_q4_0, spread_of
 from llmft.export.file.header import ALIGNMENT, Plan, tensor_bytes
 from llmft.export.file.kernels import Bytes, quantize_rows
 from llmft.export.sources import Sources
 
+FEEDBACK_BYTES = 1 << 23  # the same where errors are spread over the columns, which is long products of matrices
 CHUNK_BYTES = 1 << 19  # float32 bytes of one unit of work: stays in a core's cache, and malloc keeps the pages
 FLOAT16_MAX = 65504.0
 WIDE = (Type.F32, Type.BF16, Type.Q8_0)  # types that hold numbers beyond float16
@@ -71,16 +74,42 @@ def pad(file: BinaryIO, size_bytes: int) -> None:
     file.write(bytes(-size_bytes % ALIGNMENT))
 
 
-def work_of(
-    sources: Sources, outputs: Sequence[Output], tensors: Sequence[Tensor], importance: Mapping[str, Floats]
-) -> Iterator[Work]:
+@dataclass(frozen=True)
+class Known:
+    """What is known of each tensor's inputs, by its name."""
+
+    importance: Mapping[str, Floats]  # what an error in each column costs
+    moments: Mapping[str, Floats]  # mean outer products, for those that are rounded with feedback
+
+
+def work_of(sources: Sources, outputs: Sequence[Output], tensors: Sequence[Tensor], known: Known) -> Iterator[Work]:
     """Units of work for all tensors, in the order of the file; a tensor's small matrices are read when its turn comes."""
+    spreads = _Spreads()
     for number, tensor in enumerate(tensors):
         kinds = [output.plan.types[tensor.name] for output in outputs]
         rows_of = merged_rows(tensor, sources.adapters, sources.merge_base)
-        weights = importance.get(tensor.name)
-        for start, stop in _chunks(tensor):
-            yield _chunk(number, tensor, kinds, rows_of, weights, start, stop)
+        moments = known.moments.get(tensor.name) if Type.Q4_0 in kinds else None
+        spread = None if moments is None else spreads.of(moments)
+        bytes_of = partial(_rounded, importance=known.importance.get(tensor.name), spread=spread)
+        for start, stop in _chunks(tensor, CHUNK_BYTES if spread is None else FEEDBACK_BYTES):
+            yield _chunk(number, tensor, kinds, rows_of, bytes_of, start, stop)
+
+
+@dataclass
+class _Spreads:
+    """The latest factor: neighbours in the file often read the same input."""
+
+    moments: Floats | None = None
+    latest: Spread | None = None
+
+    def of(self, moments: Floats) -> Spread | None:
+        if moments is not self.moments:
+            self.moments, self.latest = moments, spread_of(moments)
+        return self.latest
+
+
+def _rounded(rows: Floats, kind: Type, *, importance: Floats | None, spread: Spread | None) -> Bytes:
+    return quantize_rows(rows, kind, importance) if spread is None or kind != Type.Q4_0 else round_q4_0(rows, spread)
 
 
 def _chunk(
@@ -88,22 +117,22 @@ def _chunk(
     tensor: Tensor,
     kinds: list[Type],
     rows_of: Callable[[int, int], Floats],
-    weights: Floats | None,
+    bytes_of: Callable[[Floats, Type], Bytes],
     start: int,
     stop: int,
 ) -> Work:
     def work() -> Done:
         rows = rows_of(start, stop)
         _refuse_unusable(tensor, rows, kinds)
-        made = {kind: quantize_rows(rows, kind, weights) for kind in set(kinds)}
+        made = {kind: bytes_of(rows, kind) for kind in set(kinds)}
         return Done(number, [made[kind] for kind in kinds], (stop - start) * tensor.columns, stop == tensor.rows)
 
     return work
 
 
-def _chunks(tensor: Tensor) -> Iterator[tuple[int, int]]:
-    """Row ranges of about CHUNK_BYTES that never cut a head whose rows are reordered."""
-    step = max(1, CHUNK_BYTES // (4 * tensor.columns))
+def _chunks(tensor: Tensor, chunk_bytes: int) -> Iterator[tuple[int, int]]:
+    """Row ranges of about ``chunk_bytes`` in float32 that never cut a head whose rows are reordered."""
+    step = max(1, chunk_bytes // (4 * tensor.columns))
     if tensor.head_order is not None:
         head = len(tensor.head_order)
         step = max(head, step // head * head)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -28,13 +29,18 @@ class Child:
     time_limit_s: float
 
     def run(self, check: str, gguf_path: Path | None = None) -> Any:
-        """Run one check of :mod:`llmft.export.proof.runtimes` and return what it found; ChildFailure without a result."""
-        result_path = self.work_dir / f"{check}.json"
-        result_path.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "llmft.export.proof.runtimes", check, str(self.work_dir)]
+        """Run one check of :mod:`llmft.export.proof.runtimes` and return what it found; ChildFailure without a result.
+
+        What was found of the same file for the same questions is not computed again.
+        """
+        path = gguf_path or self.gguf_path
+        result_path = self._result_path(check, path)
+        if result_path.is_file():
+            return json.loads(result_path.read_text(encoding="utf-8"))
+        command = [sys.executable, "-m", "llmft.export.proof.runtimes", check, *map(str, (self.work_dir, path, result_path))]
         try:
             done = subprocess.run(
-                [*command, str(gguf_path or self.gguf_path)],
+                command,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -48,6 +54,13 @@ class Child:
             last_words = _last_words(done.stderr.decode(errors="replace"))
             raise ChildFailure(f"{check} {_how_it_ended(done.returncode)}: {last_words}")
         return json.loads(result_path.read_text(encoding="utf-8"))
+
+    def _result_path(self, check: str, gguf_path: Path) -> Path:
+        file = gguf_path.stat()
+        questions = (self.work_dir / "job.json").read_bytes() + repr(
+            (check, str(gguf_path), file.st_mtime_ns, file.st_size)
+        ).encode()
+        return self.work_dir / f"{check}-{hashlib.sha256(questions).hexdigest()[:16]}.json"
 
     def _environment(self) -> dict[str, str]:
         """No network, as many threads as allowed, and this llmft rather than another."""

@@ -19,6 +19,8 @@ class GgufFile:
     path: Path
     architecture: str
     file_type: int
+    layers: int
+    splitting: str  # tokenizer.ggml.pre, or "default" where the kind of vocabulary has none
     chat_template: str
     bos_id: int
     eos_id: int
@@ -52,6 +54,8 @@ def _facts(path: Path, metadata: dict[str, Any], reader: Any) -> GgufFile:
         path=path,
         architecture=metadata.get("general.architecture", ""),
         file_type=int(metadata.get("general.file_type", -1)),
+        layers=int(metadata.get(f"{metadata.get('general.architecture', '')}.block_count", 0)),
+        splitting=str(metadata.get("tokenizer.ggml.pre", "default")),
         chat_template=template,
         bos_id=bos_id,
         eos_id=eos_id,

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from llmft.dialogue import Fault
 from llmft.errors import LlmftError
-from llmft.prepare.readers.text_source import read_head
-from llmft.prepare.readers.whole_file import read_whole
 from llmft.prepare.readers.workbooks import sheet_names, sheet_rows
 from llmft.run import atomic_path
+from llmft.text_files.text_source import read_head
+from llmft.text_files.whole_file import read_whole
 from llmft.vocabulary import ICD10_PATTERN, icd10_labels, plain
 
 TABLE_NAME = "icd10.csv"

@@ -20,10 +20,10 @@ from pydantic import ValidationError
 
 from llmft.dialogue import Dialogue, Fault, Labels, Urgency
 from llmft.prepare.labels.label import LabelError, labels_from
-from llmft.prepare.readers.whole_file import read_whole
 from llmft.protocol.rules import flag_labels
 from llmft.run import write_json
 from llmft.strict_json import JsonRuleError, parse_json
+from llmft.text_files.whole_file import read_whole
 from llmft.vocabulary import specialties
 
 Form = Literal["label-studio", "argilla"]

@@ -30,7 +30,7 @@ from llmft.knowledge import Lang, Relative, conversation
 from llmft.prepare.call import RawCall, RawTurn
 from llmft.prepare.readers.ddxplus import CONDITIONS, EVIDENCES, Condition, Question, Tables, notes, read_tables
 from llmft.prepare.readers.ddxplus_calls import MOST_FACTS, Answer, Call
-from llmft.prepare.readers.text_source import MAX_LINE_CHARS, TOO_LONG
+from llmft.text_files.text_source import MAX_LINE_CHARS, TOO_LONG
 
 COLUMNS = ("AGE", "SEX", "PATHOLOGY", "EVIDENCES", "INITIAL_EVIDENCE", "DIFFERENTIAL_DIAGNOSIS")
 _WITH_VALUE = "_@_"

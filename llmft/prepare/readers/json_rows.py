@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from llmft.dialogue import Fault
-from llmft.prepare.readers.text_source import LOST, MAX_LINE_CHARS, TOO_LONG, guess_encoding, open_text, read_head, text_lines
 from llmft.strict_json import JsonRuleError, parse_json
+from llmft.text_files.text_source import LOST, MAX_LINE_CHARS, TOO_LONG, guess_encoding, open_text, read_head, text_lines
 
 _CHUNK_CHARS = 1 << 16
 _LINES_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")

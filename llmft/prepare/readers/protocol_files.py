@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from llmft.dialogue import Fault, field_path
 from llmft.knowledge import Bilingual, Complaint, Protocol, Wordings
-from llmft.prepare.readers.whole_file import read_whole
+from llmft.text_files.whole_file import read_whole
 from llmft.vocabulary import UNDECIDED, specialties
 
 MAX_CHARS = 2_000_000

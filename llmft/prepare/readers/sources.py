@@ -37,10 +37,10 @@ from llmft.prepare.readers.speech import is_speech, read_speech
 from llmft.prepare.readers.subtitles import read_subtitles
 from llmft.prepare.readers.table_rows import OLD_WORKBOOK, TableForm, describe_form, recognise_table
 from llmft.prepare.readers.tables import read_table
-from llmft.prepare.readers.text_source import guess_encoding, text_lines
 from llmft.prepare.readers.transcripts import guess_layout, read_text_file
 from llmft.prepare.record import RecordLine, Row
 from llmft.prepare.splits import SPLITS
+from llmft.text_files.text_source import guess_encoding, text_lines
 
 FORMATS = ("auto", "jsonl", "chats", "speech", "table", "text", "subtitles", "ddxplus", "patients", "dataset", "parquet", "hub")
 SUFFIXES = {

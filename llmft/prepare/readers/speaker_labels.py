@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from llmft.vocabulary import plain
+from llmft.vocabulary import name_key
 
 _PATIENT = """patient patiente pt pat appelant appelante caller requerant requerante demandeur demandeuse usager malade victime
 client cliente mere pere maman papa mari femme epouse epoux conjoint conjointe fils fille frere soeur proche famille entourage
@@ -69,11 +69,6 @@ class Label:
     speaker: str
     time: float | None = None  # seconds
     fact: str | None = None
-
-
-def name_key(name: str) -> str:
-    """How a name is looked up: lower case, no accents, words joined by underscores."""
-    return plain(name).replace(" ", "_")
 
 
 @lru_cache(maxsize=4096)

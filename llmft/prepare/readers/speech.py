@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from llmft.dialogue import Fault, fault_of
 from llmft.prepare.call import RawCall, RawTurn
 from llmft.prepare.readers.speaker_labels import speaker_of
-from llmft.prepare.readers.text_source import guess_encoding, text_lines
-from llmft.prepare.readers.whole_file import read_whole
 from llmft.strict_json import parse_json
+from llmft.text_files.text_source import guess_encoding, text_lines
+from llmft.text_files.whole_file import read_whole
 
 UNKNOWN_SPEAKERS = "no speaker is named; name them in the file, or run the recogniser with diarisation"
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -14,7 +14,7 @@ from llmft.dialogue import Fault
 from llmft.prepare.call import RawCall, RawTurn
 from llmft.prepare.readers.speaker_labels import Label, labels_in, speaker_of
 from llmft.prepare.readers.speech import UNKNOWN_SPEAKERS, join_segments
-from llmft.prepare.readers.whole_file import read_whole
+from llmft.text_files.whole_file import read_whole
 
 _STAMP = r"(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
 _TIMING = re.compile(rf"^[^\S\n]*{_STAMP}[^\S\n]*-->[^\S\n]*{_STAMP}[^\n]*$", re.MULTILINE)

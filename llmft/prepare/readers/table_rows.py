@@ -17,8 +17,8 @@ from typing import Literal, NamedTuple
 from llmft.dialogue import Fault
 from llmft.errors import DialogueError
 from llmft.prepare.readers.mapping import known_names
-from llmft.prepare.readers.text_source import MAX_LINE_CHARS, TOO_LONG, Line, guess_encoding, read_head, text_lines
 from llmft.prepare.readers.workbooks import parquet_header, parquet_rows, sheet_names, sheet_rows
+from llmft.text_files.text_source import MAX_LINE_CHARS, TOO_LONG, Line, guess_encoding, read_head, text_lines
 
 SEPARATORS = (";", ",", "\t", "|")
 _SAMPLE_ROWS = 50

@@ -22,7 +22,7 @@ from llmft.deidentify.span import Roster
 from llmft.dialogue import Fault
 from llmft.prepare.call import RawCall, RawTurn
 from llmft.prepare.readers.speaker_labels import fact_of, labels_in
-from llmft.prepare.readers.text_source import MAX_LINE_CHARS, Line, guess_encoding, text_lines
+from llmft.text_files.text_source import MAX_LINE_CHARS, Line, guess_encoding, text_lines
 
 SAMPLE_LINES = 2000
 Separator = Literal["rule", "blank line", "two blank lines", "line"]

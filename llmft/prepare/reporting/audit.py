@@ -18,10 +18,10 @@ from pydantic import Field, ValidationError
 
 from llmft.dialogue import Dialogue, Record, parse_dialogue
 from llmft.errors import DialogueError
-from llmft.prepare.reporting.bound import upper_bound
 from llmft.prepare.reporting.counts import SPLITS
 from llmft.prepare.reporting.page import write_reports
 from llmft.prepare.reporting.report import Report, read_report
+from llmft.proportion import upper_bound
 from llmft.run import atomic_path, write_json
 
 SHEET, SIGNED = "audit.html", "audit-signed.json"  # the latter outlives the report, which prepare writes anew

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from llmft.dialogue import Dialogue
-from llmft.prepare.reporting.document import both, document, note, number, safe, section
+from llmft.page.document import both, document, note, number, safe, section
 from llmft.vocabulary import placeholders
 
 BOXES = (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from llmft.page.document import Words, both, decimal, note, number, section, share, table
+from llmft.page.plots import bars, histogram, legend, quantile
 from llmft.prepare.reporting import names
+from llmft.prepare.reporting.counted import counts_table
 from llmft.prepare.reporting.counts import CHARACTERS_A_TOKEN, SPLITS, TOKENS_A_TURN, TOKENS_BIN, UNKNOWN, WORDS_BIN, Pairs
-from llmft.prepare.reporting.document import Words, both, counts_table, decimal, note, number, section, share, table
 from llmft.prepare.reporting.names import CALLS
-from llmft.prepare.reporting.plots import bars, histogram, legend, quantile
 from llmft.prepare.reporting.report import Report
 from llmft.vocabulary import urgencies
 

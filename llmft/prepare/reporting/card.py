@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from llmft.prepare.reporting.bound import upper_bound
 from llmft.prepare.reporting.counts import NONE, SPLITS
 from llmft.prepare.reporting.report import Report
+from llmft.proportion import upper_bound
 
 
 def data_card(name: str, report: Report) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from llmft.page.document import Words
 from llmft.prepare.reporting.counts import NONE, UNKNOWN
-from llmft.prepare.reporting.document import Words
 from llmft.vocabulary import UNDECIDED, specialties
 
 CALLS: Words = ("appels", "calls")

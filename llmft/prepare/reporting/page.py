@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from llmft.page.document import Words, both, document, note, number, safe, section, share, table
+from llmft.page.plots import bars
 from llmft.prepare.reporting import names
 from llmft.prepare.reporting.calls_section import labels_section, lengths_section
 from llmft.prepare.reporting.card import data_card
+from llmft.prepare.reporting.counted import counts_table
 from llmft.prepare.reporting.counts import NONE, SPLITS
-from llmft.prepare.reporting.document import Words, both, counts_table, document, note, number, safe, section, share, table
 from llmft.prepare.reporting.french import in_french
 from llmft.prepare.reporting.names import CALLS, ROWS
-from llmft.prepare.reporting.plots import bars
 from llmft.prepare.reporting.privacy_section import privacy_section
 from llmft.prepare.reporting.report import Report, write_report
 from llmft.run import write_text

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llmft.page.document import Words, both, note, number, section, share, table
+from llmft.page.plots import bars
 from llmft.prepare.reporting import names
 from llmft.prepare.reporting.card import recall_interval
-from llmft.prepare.reporting.document import Words, both, note, number, section, share, table
-from llmft.prepare.reporting.plots import bars
 from llmft.prepare.reporting.report import Report
 
 LAYERS_TITLE: Words = ("Par méthode, dans l'ordre où elles passent", "By method, in the order of their turn")

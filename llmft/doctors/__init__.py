@@ -1,0 +1,1 @@
+"""The doctors who can be offered, read from CSV or FHIR."""

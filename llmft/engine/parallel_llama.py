@@ -1,0 +1,289 @@
+"""Many answers at once from one GGUF file: continuous batching over llama.cpp's low-level interface.
+
+Each answer has a slot, and each step writes a token or more of every running answer in one pass through
+the weights: tokens that earlier answers make likely are checked together (see ``drafts``). Prompts are read
+in pieces between, so that a long one stalls nobody. What a prompt has in common with any slot's tokens, such
+as the system message or the turns before, is copied, not computed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from threading import Lock
+from time import perf_counter
+
+import numpy as np
+
+from llmft.engine import Answer
+from llmft.engine.drafts import SEEN_TOKENS, Drafts, worthwhile
+from llmft.engine.llama_context import BATCH_TOKENS, Cell, Grammar, Logits, SequenceContext, open_context
+from llmft.engine.llama_model import CONTEXT_TOKENS, LlamaModel, load_gguf
+from llmft.engine.llama_scoring import LlamaScorer
+from llmft.engine.slots import Request, Slot, Texts, Written, close_request, common_tokens
+from llmft.errors import PromptError
+from llmft.prompt import Message
+
+SLOTS = 16  # answers at once unless asked otherwise
+PROMPT_PIECE = 256  # tokens of waiting prompts that one step reads
+DRAFT_TOKENS = 12  # guessed for one answer in one step
+MIN_SHARED = 16  # tokens that are worth a copy, or a step's wait for another prompt that computes them
+TEXT_CONTEXT = 32  # of the context that only tokenises; its smallest useful size
+
+
+class ParallelLlama:
+    """A GGUF file that writes several answers at once.
+
+    ``submit`` and ``cancel`` may be called from any thread; ``step`` and ``close`` from one thread at a time.
+    """
+
+    def __init__(self, model: LlamaModel, context: SequenceContext, grammar: str | None = None) -> None:
+        """Use :func:`open_parallel`."""
+        self.model, self.context, self.grammar = model, context, grammar
+        self._slots = [Slot(sequence) for sequence in range(context.sequences)]
+        self._waiting: deque[Request] = deque()
+        self._cancelled: set[int] = set()
+        self._lock = Lock()
+        self._drafts = Drafts()
+        self._texts = Texts(model)
+        self._tickets = self._steps = 0
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.model.path
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens of one prompt and its answer together."""
+        return self.context.context_tokens
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer waits or is being written: whether ``step`` has something to do."""
+        with self._lock:
+            return bool(self._waiting) or any(slot.request for slot in self._slots)
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids from which the model writes the operator's next turn."""
+        return self.model.prompt_ids(messages)
+
+    def submit(self, prompt: Sequence[int], max_new_tokens: int, grammar: str | None = None) -> int:
+        """Queue an answer to ``prompt``, held to the GBNF ``grammar`` if there is one; returns its ticket.
+
+        Raises :class:`PromptError` when prompt and one token do not fit the context, and
+        :class:`llmft.engine.llama_context.GrammarError` for a grammar that cannot be read.
+        """
+        if not prompt or len(prompt) >= self.context_tokens or max_new_tokens < 1:
+            raise PromptError(
+                f"the call has {len(prompt)} tokens and the context holds {self.context_tokens}; "
+                "start a new call or open a longer context"
+            )
+        limit = min(max_new_tokens, self.context_tokens - len(prompt))
+        held_to = None if grammar is None else Grammar(self.model.llama, grammar)
+        with self._lock:
+            self._tickets += 1
+            self._waiting.append(Request(self._tickets, list(prompt), limit, held_to))
+            return self._tickets
+
+    def cancel(self, ticket: int) -> None:
+        """Stop an answer: its ticket appears in no later step; a ticket that is done already is passed over."""
+        with self._lock:
+            self._cancelled.add(ticket)
+
+    def step(self) -> list[Written]:
+        """Write a token or more of every running answer and read a piece of the prompts that wait; empty when none was written.
+
+        Raises :class:`llmft.errors.LlmftError` when llama.cpp fails: all running answers are then lost.
+        """
+        self._steps += 1
+        with self._lock:
+            self._drop_cancelled()
+            self._admit()
+        written: list[Written] = []
+        for slots, cells in self._plan():
+            try:
+                logits = iter(self.context.decode(cells))
+            except Exception:
+                self._forget_all()
+                raise
+            for slot in slots:
+                if not slot.ahead:
+                    written += self._write(slot, [next(logits) for _ in range(1 + len(slot.guessed))])
+        return written
+
+    def _drop_cancelled(self) -> None:
+        if not self._cancelled:
+            return
+        gone = [request for request in self._waiting if request.ticket in self._cancelled]
+        self._waiting = deque(request for request in self._waiting if request.ticket not in self._cancelled)
+        for slot in self._slots:
+            if slot.request and slot.request.ticket in self._cancelled:
+                gone.append(slot.request)
+                slot.request, slot.ahead = None, []
+        for request in gone:
+            close_request(request)
+        self._cancelled.clear()
+
+    def _admit(self) -> None:
+        """Give free slots to the requests that wait, in their order."""
+        while self._waiting and (free := [slot for slot in self._slots if slot.request is None]):
+            prompt = self._waiting[0].prompt
+            shared = {slot.sequence: common_tokens(slot.held, prompt) for slot in self._slots}
+            source = max(self._slots, key=lambda slot: shared[slot.sequence])
+            soon = max((common_tokens(s.held + s.ahead, prompt) for s in self._slots if s.request), default=0)
+            if min(soon, len(prompt) - 1) >= shared[source.sequence] + MIN_SHARED:
+                return  # a running prompt is computing this one's beginning
+            own = max(free, key=lambda slot: (shared[slot.sequence], -slot.used))
+            if shared[own.sequence] + MIN_SHARED > shared[source.sequence]:
+                self._begin(own, shared[own.sequence])
+            else:
+                oldest = min(free, key=lambda slot: slot.used)
+                self.context.copy(source.sequence, oldest.sequence)
+                self._begin(oldest, shared[source.sequence])
+
+    def _begin(self, slot: Slot, shared: int) -> None:
+        """Start the first request in ``slot``, whose cache holds ``shared`` tokens of its prompt; the last token is read anew."""
+        slot.request = self._waiting.popleft()
+        prompt = slot.request.prompt
+        kept = min(shared, len(prompt) - 1)
+        kept = kept if self.context.cut(slot.sequence, kept) else 0
+        slot.held, slot.ahead, slot.used = prompt[:kept], prompt[kept:], self._steps
+
+    def _plan(self) -> list[tuple[list[Slot], list[Cell]]]:
+        """What to decode, batch by batch: answers with guesses, answers without any, and prompts as far as a piece goes.
+
+        Apart, because llama.cpp computes rows of equal length together and reads a sequence's cache once for each split.
+        """
+        running = [slot for slot in self._slots if slot.request and slot.request.written]
+        reading = [slot for slot in self._slots if slot.request and not slot.request.written]
+        reading.sort(key=lambda slot: slot.request.ticket if slot.request else 0)
+        self._guess(running)
+        guessed = [slot for slot in running if slot.guessed]
+        alone = [slot for slot in running if not slot.guessed]
+        batches = [
+            (slots, [cell for slot in slots for cell in self._take(slot, len(slot.ahead), wanted=1 + len(slot.guessed))])
+            for slots in (guessed, alone)
+        ]
+        room = PROMPT_PIECE
+        pieces: list[tuple[Slot, int]] = []
+        for slot in reading:
+            if count := min(len(slot.ahead), room):
+                room -= count
+                pieces.append((slot, count))
+        batches.append(([slot for slot, _ in pieces], [cell for slot, count in pieces for cell in self._take(slot, count)]))
+        return [(slots, cells) for slots, cells in batches if cells]
+
+    def _guess(self, running: Sequence[Slot]) -> None:
+        """Guesses for each running answer that has any, filled up to as many for each."""
+        rooms = [s.request.max_new_tokens - s.request.written - 1 for s in running if s.request]
+        most = min([DRAFT_TOKENS, BATCH_TOKENS // max(len(running), 1) - 1, *rooms]) if self.context.rolls_back else 0
+        guesses = {slot.sequence: self._drafts.guess(slot.held[-SEEN_TOKENS:] + slot.ahead, most) for slot in running}
+        count = worthwhile([len(guess) for guess in guesses.values() if guess])
+        for slot in running:
+            slot.guessed, last = guesses[slot.sequence][:count], slot.ahead
+            if slot.guessed:
+                slot.ahead = [*last, *slot.guessed, *last * (count - len(slot.guessed))]
+
+    def _take(self, slot: Slot, count: int, wanted: int = 0) -> list[Cell]:
+        """Move the next ``count`` tokens into the cache; logits are wanted after the first ``wanted``, or the prompt's last."""
+        start, tokens = len(slot.held), slot.ahead[:count]
+        slot.held, slot.ahead, slot.used = slot.held + tokens, slot.ahead[count:], self._steps
+        last = count - 1 if not (slot.ahead or wanted) else -1
+        return [Cell(token, start + i, slot.sequence, i < wanted or i == last) for i, token in enumerate(tokens)]
+
+    def _write(self, slot: Slot, logits: Sequence[Logits]) -> list[Written]:
+        """The answer's next tokens: one, and one more for each guess that was right; an answer that is done leaves the slot."""
+        request, guesses, written = slot.request, slot.guessed, list[Written]()
+        assert request is not None
+        sure = len(request.prompt) + request.written  # tokens that stay in the cache
+        for row, guess in zip(logits, [*guesses, None], strict=True):
+            token = int(row.argmax()) if request.grammar is None else request.grammar.pick(row)
+            self._drafts.learn(slot.held[max(sure - SEEN_TOKENS, 0) : sure], token)
+            written.append(self._written(request, token, row))
+            if written[-1].done or token != guess:
+                break
+            sure += 1
+        if sure < len(slot.held):
+            self.context.cut(slot.sequence, sure)
+            slot.held = slot.held[:sure]
+        slot.guessed, slot.ahead = [], [token]
+        if written[-1].done:
+            slot.request, slot.ahead = None, []
+            close_request(request)
+        return written
+
+    def _written(self, request: Request, token: int, logits: Logits) -> Written:
+        request.written += 1
+        text = self._texts[token]
+        done = text is None or request.written == request.max_new_tokens
+        piece = request.decoder.decode(text or b"", final=done)
+        probability = float(1 / np.exp(logits - logits[token]).sum())
+        return Written(request.ticket, token, piece, done, text is None, probability)
+
+    def _forget_all(self) -> None:
+        """After a failure nobody knows what the cache holds."""
+        for slot in self._slots:
+            self.context.cut(slot.sequence, 0)
+            if slot.request:
+                close_request(slot.request)
+            slot.request, slot.ahead, slot.guessed, slot.held = None, [], [], []
+
+    def answers(self, conversations: Sequence[Sequence[Message]], max_new_tokens: int) -> Iterator[tuple[int, Answer]]:
+        """See :class:`llmft.engine.Engine`; held to the engine's grammar, if it has one. For one caller alone."""
+        index_of: dict[int, int] = {}
+        texts: dict[int, list[str]] = {}
+        for index, messages in enumerate(conversations):
+            prompt = self.prompt_ids(messages)
+            if len(prompt) >= self.context_tokens:
+                yield index, Answer("", False, 0.0)
+                continue
+            ticket = self.submit(prompt, max_new_tokens, self.grammar)
+            index_of[ticket], texts[ticket] = index, []
+        before = perf_counter()
+        try:
+            while self.busy:
+                for written in self.step():
+                    texts[written.ticket].append(written.piece)
+                    if written.done:
+                        text, now = "".join(texts.pop(written.ticket)).strip(), perf_counter()
+                        yield index_of[written.ticket], Answer(text, written.ended, now - before)
+                        before = now
+        finally:  # who asked may have stopped listening
+            for ticket in texts:
+                self.cancel(ticket)
+
+    def scorer(self) -> LlamaScorer:
+        """See :class:`llmft.engine.scoring.HasScorer`; not while answers are being written, and good until the next one."""
+        self._forget_all()
+        return LlamaScorer(self.model, self.context)
+
+    def close(self) -> None:
+        """Give the memory back; answers that wait or run are lost."""
+        self._forget_all()
+        self.context.close()
+        self.model.close()
+
+
+def open_parallel(
+    path: Path,
+    *,
+    context_tokens: int = CONTEXT_TOKENS,
+    slots: int = SLOTS,
+    threads: int | None = None,
+    grammar: str | None = None,
+) -> ParallelLlama:
+    """Open a GGUF for ``slots`` answers at once with ``context_tokens`` each; ``threads`` None: half of the logical cores,
+    but two where there are two. ``grammar`` is a GBNF text that holds what ``answers`` writes.
+
+    Raises :class:`llmft.errors.CheckpointError` for a file that cannot be used, and :class:`llmft.errors.LlmftError`
+    when there is no memory for so many answers.
+    """
+    cores = os.cpu_count() or 1
+    count = threads or max(min(cores, 2), cores // 2)
+    model = load_gguf(path, context_tokens=TEXT_CONTEXT, threads=count)
+    trained_tokens = model.llama._model.n_ctx_train()
+    context = open_context(model.llama, min(context_tokens, trained_tokens), slots, count)
+    return ParallelLlama(model, context, grammar)

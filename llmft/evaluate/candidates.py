@@ -1,0 +1,93 @@
+"""The models that can be asked: what each is made of, and how it is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmft.engine import Engine
+from llmft.engine.parallel_llama import open_parallel
+from llmft.engine.remote import open_remote
+from llmft.engine.torch_model import ADAPTER_WEIGHTS, load_adapter, load_base
+from llmft.engine.triage_grammar import triage_grammar
+from llmft.errors import CheckpointError
+from llmft.recipe import Recipe
+from llmft.run import sha256
+
+HELD = "+grammar"  # behind a .gguf: its answers are held to the triage grammar
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that can be asked: its name in the report, what it is made of, and how to load it."""
+
+    name: str
+    identity: dict[str, str]  # what it is made of: file ─▶ sha256, and what else its answers depend on
+    load: Callable[[], Engine]
+
+
+def default_models(recipe: Recipe) -> list[str]:
+    """Base, the adapter once it is trained, and every GGUF of the recipe's export folder."""
+    adapter = ["adapter"] if (recipe.run.adapter_dir / ADAPTER_WEIGHTS).is_file() else []
+    return ["base", *adapter, *map(str, recipe.exported)]
+
+
+def find_candidate(recipe: Recipe, model: str, threads: int | None = None) -> Candidate:
+    """The candidate that ``model`` means; nothing of it is loaded yet."""
+    batch, context = recipe.evaluate.batch_dialogues, recipe.export.context_tokens
+    base = str(Path(recipe.base).expanduser()) if recipe.base_is_folder else recipe.base
+    if model == "base":
+        identity = {**_base_identity(recipe), "template": recipe.template}
+        return Candidate("base", identity, lambda: load_base(base, recipe.template, batch, threads))
+    if model == "adapter":
+        folder = recipe.run.adapter_dir
+        return Candidate("adapter", _adapter_identity(recipe), lambda: load_adapter(base, folder, batch, threads))
+    if model.startswith(("http://", "https://")):
+        return Candidate(_file_name(model), {"url": model}, lambda: open_remote(model))
+    path, is_held = Path(model.removesuffix(HELD)), model.endswith(HELD)
+    if path.suffix != ".gguf" or not path.is_file():
+        raise CheckpointError(
+            f"model {model!r} is none of base, adapter, an existing .gguf file and a server's URL; make one with: llmft export"
+        )
+    grammar = triage_grammar() if is_held else None
+    identity = {"file": sha256(path), "context_tokens": str(context), **({"grammar": grammar} if grammar else {})}
+    name = path.name + (HELD if is_held else "")
+    return Candidate(
+        name, identity, lambda: open_parallel(path, context_tokens=context, slots=batch, threads=threads, grammar=grammar)
+    )
+
+
+def _file_name(url: str) -> str:
+    """A URL as the name of its column and of its files."""
+    return re.sub(r"[^\w.-]+", "_", url.partition("://")[2]).strip("_")
+
+
+def _adapter_identity(recipe: Recipe) -> dict[str, str]:
+    folder = recipe.run.adapter_dir
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise CheckpointError(f"{folder} holds no {ADAPTER_WEIGHTS}; train it with: llmft sft")
+    names = (ADAPTER_WEIGHTS, "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    return {**_base_identity(recipe), **_digests(folder, names)}
+
+
+def _base_identity(recipe: Recipe) -> dict[str, str]:
+    """Digests of a base on this machine; of a hub id, its name and the commit that lies in the cache."""
+    if not recipe.base_is_folder:
+        return {"base": recipe.base, "commit": _cached_commit(recipe.base)}
+    folder = Path(recipe.base).expanduser()
+    weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    digests = _digests(folder, ("config.json", "tokenizer.json", *weights))
+    return {f"base/{name}": digest for name, digest in digests.items()}
+
+
+def _cached_commit(hub_id: str) -> str:
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(hub_id, "config.json")
+    return Path(path).parent.name if isinstance(path, str) else "not in the cache"
+
+
+def _digests(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    return {name: sha256(folder / name) for name in names if (folder / name).is_file()}

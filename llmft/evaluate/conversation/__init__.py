@@ -1,0 +1,1 @@
+"""Whole conversations: the next turn of real ones, and calls of simulated patients."""

@@ -1,0 +1,1 @@
+"""Attacks on the tuned model: does it give away what it was trained on?"""

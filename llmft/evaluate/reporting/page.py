@@ -1,0 +1,82 @@
+"""``evaluation/report.html``: one page, offline, French and English, that begins with the verdict in plain words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llmft.evaluate.comparison import Comparison
+from llmft.evaluate.contest import CallSet, Contestant
+from llmft.evaluate.reporting.certainty_section import certainty_section
+from llmft.evaluate.reporting.errors_section import confusion_section, errors_section
+from llmft.evaluate.reporting.other_sections import (
+    conversation_section,
+    language_section,
+    limits_section,
+    privacy_section,
+    swaps_section,
+)
+from llmft.evaluate.reporting.tables import (
+    all_figures,
+    contest_section,
+    differences_section,
+    groups_section,
+    quants_section,
+    seeds_section,
+)
+from llmft.evaluate.reporting.verdict import opinion
+from llmft.page.document import both, document, note
+from llmft.run import write_text
+
+
+def write_page(folder: Path, run_name: str, comparison: Comparison, contestants: Sequence[Contestant], test: CallSet) -> None:
+    """Write report.html beside metrics.json; what else was measured is shown where it lies."""
+    beside = {name: _read(folder / f"{name}.json") for name in ("conversation", "privacy", "swaps", "language-model")}
+    write_text(folder / "report.html", page(run_name, comparison, contestants, test, beside))
+
+
+def page(
+    run_name: str, comparison: Comparison, contestants: Sequence[Contestant], test: CallSet, beside: dict[str, dict[str, Any]]
+) -> str:
+    """The whole page."""
+    main = next(contestant for contestant in contestants if contestant.name == comparison.main)
+    parts = (
+        _verdict(comparison, run_name),
+        contest_section(comparison, run_name),
+        quants_section(comparison, run_name),
+        language_section(beside["language-model"], run_name),
+        errors_section(main, test),
+        confusion_section(main),
+        certainty_section(comparison, run_name),
+        conversation_section(beside["conversation"], run_name),
+        groups_section(comparison),
+        swaps_section(beside["swaps"], run_name),
+        privacy_section(beside["privacy"], run_name),
+        differences_section(comparison, run_name),
+        seeds_section(comparison),
+        all_figures(comparison, run_name),
+        limits_section(comparison, test),
+    )
+    return document(f"Évaluation : {run_name}", f"Evaluation: {run_name}", "".join(parts))
+
+
+def _verdict(comparison: Comparison, run_name: str) -> str:
+    found = opinion(comparison, run_name)
+    title = both("Le laisseriez-vous répondre au téléphone ?", "Would you let it answer the phone?")
+    lines = "".join(f"<p>{both(*words)}</p>" for words in found.lines)
+    told = note(
+        "Aide à la décision, pas un dispositif médical ; aucune validation clinique. La page ne contient aucune parole d'appel.",
+        "Decision support, not a medical device; not clinically validated. The page holds no word of any call.",
+    )
+    return f'<section class="verdict {found.answer}"><h2>{title}</h2>{lines}{told}</section>'
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object that another part of the evaluation has written; empty where there is none."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,110 @@
+"""Rounding to Q4_0 that makes good in later columns what it lost in earlier ones, for the inputs that calls really bring.
+
+The method is GPTQ (Frantar et al. 2022, arXiv:2210.17323) on blocks of 32: with H the mean outer product of a layer's
+inputs and U the upper Cholesky factor of its inverse, an error e in column j is spread over the columns to come as
+e · U[j, j+1:] / U[j, j]. Scales are searched for per block, where ggml searches too; the bytes are plain Q4_0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmft.export.base.checkpoint import Floats
+
+MOST_BYTES = 4 << 30  # of mean outer products in float32, all held at once; beyond it a tensor is rounded to the nearest
+SAME_INPUT = {"attn_k": "attn_q", "attn_v": "attn_q", "ffn_up": "ffn_gate"}  # where both are there
+BLOCK = 32  # columns that share a scale in Q4_0
+LOWEST, HIGHEST = -8, 7  # of the whole numbers that a scale is multiplied by
+DAMPING = 0.01  # of the mean diagonal, added to it: inputs that hardly occur must not decide
+STRETCHES = np.linspace(0.72, 1.2, 25, dtype=np.float32)  # tried of the scale that puts a block's largest number at the end
+
+
+def within_memory(columns: Mapping[str, int], most_bytes: int = MOST_BYTES) -> set[str]:
+    """Tensors (name ─▶ columns) whose outer products fit together, the narrowest first."""
+    chosen: set[str] = set()
+    counted: set[str] = set()
+    used_bytes = 0
+    for name, width in sorted(columns.items(), key=lambda item: (item[1], item[0])):
+        layer, _, part = name.removesuffix(".weight").rpartition(".")
+        shared = f"{layer}.{SAME_INPUT.get(part, part)}"
+        cost_bytes = 0 if shared in counted else 4 * width * width
+        if used_bytes + cost_bytes > most_bytes:
+            break
+        counted.add(shared)
+        used_bytes += cost_bytes
+        chosen.add(name)
+    return chosen
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How errors of one layer are spread: the order in which blocks are rounded, and the factor in that order."""
+
+    columns: NDArray[np.int64]  # (columns,), a permutation of whole blocks
+    factor: Floats  # (columns, columns), upper triangular
+
+
+def spread_of(moments: Floats) -> Spread | None:
+    """From mean outer products (columns, columns); None where they say nothing, as of a layer that read no token."""
+    diagonal = np.diag(moments).astype(np.float64)
+    if not np.isfinite(moments).all() or diagonal.mean() <= 0:
+        return None
+    heaviest = np.argsort(-diagonal.reshape(-1, BLOCK).sum(1), kind="stable")  # what matters most is rounded most freely
+    columns = (heaviest[:, None] * BLOCK + np.arange(BLOCK)).ravel()
+    damped = moments[np.ix_(columns, columns)].astype(np.float64)
+    damped[np.diag_indices(len(damped))] += DAMPING * diagonal.mean()
+    try:
+        inverse = np.linalg.inv(damped)
+        factor = np.linalg.cholesky((inverse + inverse.T) / 2).T
+    except np.linalg.LinAlgError:  # no outer products of anything
+        return None
+    return Spread(columns, np.ascontiguousarray(factor, np.float32))
+
+
+def round_q4_0(rows: Floats, spread: Spread) -> NDArray[np.uint8]:
+    """``rows`` (rows, columns) as Q4_0 bytes (rows, bytes of a row)."""
+    count, columns = rows.shape
+    left = np.ascontiguousarray(rows[:, spread.columns])  # what is still to be rounded, errors made good
+    out = np.empty((count, columns // BLOCK, 2 + BLOCK // 2), np.uint8)
+    for start in range(0, columns, BLOCK):
+        stop = start + BLOCK
+        numbers, scales, errors = _round_block(left[:, start:stop], spread.factor[start:stop, start:stop])
+        left[:, stop:] -= errors @ spread.factor[start:stop, stop:]
+        place = out[:, spread.columns[start] // BLOCK]
+        place[:, :2] = scales.astype("<f2")[:, None].view(np.uint8)
+        place[:, 2:] = numbers[:, : BLOCK // 2] | numbers[:, BLOCK // 2 :] << 4
+    return out.reshape(count, -1)
+
+
+def _round_block(block: Floats, factor: Floats) -> tuple[NDArray[np.uint8], Floats, Floats]:
+    """Numbers from 0 to 15, scales (rows,), and errors over the factor's diagonal; ``block`` is changed."""
+    diagonal = np.diag(factor)
+    scales = _scales(block, np.asarray(1 / diagonal**2, np.float32))
+    divisors = np.where(scales == 0, np.float32(1), scales)
+    numbers, errors = np.empty(block.shape, np.uint8), np.empty_like(block)
+    for column in range(BLOCK):
+        values = block[:, column]
+        whole = np.clip(np.rint(values / divisors), LOWEST, HIGHEST)
+        errors[:, column] = (values - whole * scales) / diagonal[column]
+        block[:, column + 1 :] -= errors[:, column : column + 1] * factor[column, column + 1 :]
+        numbers[:, column] = whole - LOWEST
+    return numbers, scales, errors
+
+
+def _scales(block: Floats, weights: Floats) -> Floats:
+    """The float16 scale of each row with the least weighted squared error, before anything is made good."""
+    largest = block[np.arange(len(block)), np.abs(block).argmax(1)] / LOWEST
+    least = np.full(len(block), np.inf, np.float32)
+    best: Floats = largest.astype(np.float16).astype(np.float32)
+    for stretch in STRETCHES:
+        scales = (largest * stretch).astype(np.float16).astype(np.float32)
+        divisors = np.where(scales == 0, np.float32(1), scales)[:, None]
+        lost = block - np.clip(np.rint(block / divisors), LOWEST, HIGHEST) * scales[:, None]
+        cost = (lost * lost) @ weights
+        is_less = cost < least
+        least, best = np.where(is_less, cost, least), np.where(is_less, scales, best)
+    return best

@@ -1,0 +1,1 @@
+"""The operator's desk: API, console, and what they store."""

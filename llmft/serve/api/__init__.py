@@ -1,0 +1,1 @@
+"""The HTTP paths; docs/serve.md is their contract."""

@@ -1,0 +1,101 @@
+"""Who decides: the rules set the least urgency, the model may go above it, and what is unsure goes to a human."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from llmft.dialogue import Triage, Urgency, read_triage
+from llmft.knowledge import Lang, conversation
+from llmft.protocol.rules import complaints
+from llmft.serve.triage.screen import Screening, most_urgent
+from llmft.vocabulary import icd10_labels, specialties
+
+GENERAL = "medecine_generale"
+UNDECIDED: Literal["indetermine"] = "indetermine"
+HUMAN = {
+    "fr": "Je ne peux pas conclure : un professionnel reprend l'appel tout de suite.",
+    "en": "I cannot conclude: a professional takes over the call at once.",
+}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the service answers, in the record's own form, and how it came to it."""
+
+    triage: Triage
+    sentence: str
+    decided_by: Literal["model", "rules", "abstained"]
+    abstained: bool
+    said: Triage | None  # the model's own block, if it was one
+
+
+def decide(text: str, confidence: float | None, screening: Screening, lang: Lang, abstain_below: float) -> Decision:
+    """The decision on what the model wrote; ``confidence`` is that of its urgency, None when nobody can tell.
+
+    The rules' floor is never undercut. A model that is unsure decides nothing but U1, the safe side.
+    """
+    said = read_triage(text)
+    floor = screening.floor
+    unsure = said is None or said.urgency == UNDECIDED or (confidence is not None and confidence < abstain_below)
+    abstained = unsure and not (said is not None and said.urgency == "U1")
+    wanted: Urgency | None = None if abstained or said is None else said.urgency
+    highest = most_urgent(level for level in (wanted, floor) if level is not None)
+    urgency: Urgency = highest or UNDECIDED
+    by: Literal["model", "rules", "abstained"] = "abstained" if highest is None else "model" if highest == wanted else "rules"
+    # A model that the rules had to correct, and that thinks of another part of the body, has not understood the call.
+    block = said if by != "rules" or _agrees(said, screening) else None
+    specialty = _specialty(block, screening)
+    triage = Triage(
+        urgency=urgency,
+        specialty=specialty,
+        icd10=_codes(block, screening),
+        red_flags=tuple(dict.fromkeys((*(flag.id for flag in screening.flags), *(said.red_flags if said else ())))),
+        summary=block.summary if block else _summary(screening, lang),
+        missing_info=said.missing_info if said else (),
+        escalate=urgency in ("U1", UNDECIDED) or abstained or bool(said and said.escalate),
+    )
+    return Decision(triage, sentence_for(text, urgency, specialty, by, lang), by, abstained, said)
+
+
+def _agrees(said: Triage | None, screening: Screening) -> bool:
+    """Whether the model thinks of a specialty that a rule thinks of, too."""
+    known = {flag.specialty for flag in screening.flags}
+    known |= {screening.complaint.specialty} if screening.complaint else set()
+    return said is not None and said.specialty in known
+
+
+def _specialty(said: Triage | None, screening: Screening) -> str:
+    if said is not None:
+        return said.specialty
+    if screening.complaint is not None:
+        return screening.complaint.specialty
+    return screening.flags[0].specialty if screening.flags else GENERAL
+
+
+def _codes(said: Triage | None, screening: Screening) -> tuple[str, ...]:
+    """The model's codes as far as the table knows them; else the complaint's own."""
+    known = tuple(dict.fromkeys(code for code in said.icd10 if code in icd10_labels())) if said else ()
+    if known or screening.complaint is None:
+        return known
+    return (complaints()[screening.complaint.name][1].icd10,)
+
+
+def _summary(screening: Screening, lang: Lang) -> str:
+    """What the rules alone can say."""
+    labels = [flag.label for flag in screening.flags]
+    if screening.complaint is not None:
+        labels.insert(0, complaints()[screening.complaint.name][1].names.of(lang))
+    return ", ".join(dict.fromkeys(labels))
+
+
+def sentence_for(text: str, urgency: Urgency, specialty: str, by: str, lang: Lang) -> str:
+    """The model's sentence where the model decided; where it did not, its words may promise what does not hold."""
+    own = text.partition("```")[0].strip()
+    if by == "model" and own:
+        return own
+    if urgency == "indetermine":
+        return HUMAN[lang]
+    name = specialties()[specialty]
+    closing = conversation().close(urgency).of(lang, "train")[0]
+    return closing.format(specialty=(name.fr if lang == "fr" else name.en).lower())

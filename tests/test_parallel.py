@@ -1,0 +1,198 @@
+"""Many answers at once are the answers one by one; a grammar holds what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import tiny_engine as tiny
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llmft.dialogue import read_triage
+from llmft.engine.drafts import FEW_TOKENS, MAX_ENTRIES, SEEN_TOKENS, Drafts, worthwhile
+from llmft.engine.llama_context import GrammarError
+from llmft.engine.llama_model import LlamaModel, load_gguf
+from llmft.engine.parallel_llama import PROMPT_PIECE, ParallelLlama, open_parallel
+from llmft.engine.triage_grammar import triage_grammar
+from llmft.errors import PromptError
+
+TOKENS = 120
+LAST_TURNS = [dialogue.turns[-1].text for dialogue in tiny.dialogues()]
+
+
+@pytest.fixture(scope="module")
+def one() -> Iterator[LlamaModel]:
+    model = load_gguf(tiny.gguf("llama3"), threads=1)
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="module")
+def parallel() -> Iterator[ParallelLlama]:
+    engine = open_parallel(tiny.gguf("llama3"), slots=3, threads=1)
+    yield engine
+    engine.close()
+
+
+def prompts(one: LlamaModel) -> list[list[int]]:
+    """Seven prompts, more than there are slots, of which some begin alike."""
+    taught = [one.prompt_ids(messages) for messages in tiny.prompts()]
+    return [*taught, *(ids[: 8 + 3 * place] for place, ids in enumerate(taught)), taught[0]]
+
+
+def run(engine: ParallelLlama) -> dict[int, list[int]]:
+    """Step until nothing is left; the tokens of each ticket."""
+    rows: dict[int, list[int]] = {}
+    while engine.busy:
+        for written in engine.step():
+            rows.setdefault(written.ticket, []).append(written.token)
+    return rows
+
+
+def test_ids_equal_those_written_one_by_one(one: LlamaModel, parallel: ParallelLlama) -> None:
+    wanted = [list(one.generate(prompt, TOKENS)) for prompt in prompts(one)]
+    tickets = [parallel.submit(prompt, TOKENS) for prompt in prompts(one)]
+    rows = run(parallel)
+    assert [rows[ticket] for ticket in tickets] == wanted
+
+
+def test_guesses_save_steps_and_change_nothing(one: LlamaModel) -> None:
+    engine = open_parallel(tiny.gguf("llama3"), slots=1, threads=1)
+    prompt = one.prompt_ids(tiny.prompts()[0])
+    counts = []
+    for _ in range(2):
+        ticket, steps = engine.submit(prompt, TOKENS), 0
+        row = []
+        while engine.busy:
+            row += [written.token for written in engine.step()]
+            steps += 1
+        assert row == list(one.generate(prompt, TOKENS)) and ticket
+        counts.append(steps)
+    engine.close()
+    assert counts[1] < counts[0] / 3
+
+
+def test_pieces_join_to_the_answer_and_end_once(parallel: ParallelLlama) -> None:
+    tickets = [parallel.submit(parallel.prompt_ids(messages), TOKENS) for messages in tiny.prompts()]
+    texts = dict.fromkeys(tickets, "")
+    ends = []
+    while parallel.busy:
+        for written in parallel.step():
+            texts[written.ticket] += written.piece
+            if written.done:
+                assert written.ended
+                ends.append(written.ticket)
+    assert list(texts.values()) == LAST_TURNS and sorted(ends) == tickets
+
+
+def test_long_prompt_does_not_stall_a_running_answer(parallel: ParallelLlama, one: LlamaModel) -> None:
+    running = parallel.submit(one.prompt_ids(tiny.prompts()[2]), TOKENS)
+    parallel.step()
+    long = parallel.submit([5 + place % 200 for place in range(PROMPT_PIECE + 100)], 1)
+    first = parallel.step()
+    assert {written.ticket for written in first} == {running}  # the long prompt is half read and the other goes on
+    rows = run(parallel)
+    assert len(rows[long]) == 1 and running in rows
+
+
+def test_cancelled_answers_write_nothing_more(parallel: ParallelLlama, one: LlamaModel) -> None:
+    prompt = one.prompt_ids(tiny.prompts()[1])
+    tickets = [parallel.submit(prompt, TOKENS) for _ in range(5)]
+    parallel.step()
+    parallel.cancel(tickets[0])
+    parallel.cancel(tickets[4])
+    parallel.cancel(10**6)  # nobody's
+    rows = run(parallel)
+    assert sorted(rows) == tickets[1:4]
+    assert all(row == list(one.generate(prompt, TOKENS)) or row for row in rows.values())
+
+
+def test_engine_seam_answers_every_call(parallel: ParallelLlama) -> None:
+    too_long = [{"role": "user", "content": "mal au cœur " * 400}]
+    found = dict(parallel.answers([*tiny.prompts(), too_long], TOKENS))
+    assert [found[index].text for index in range(3)] == LAST_TURNS
+    assert (found[3].text, found[3].ended) == ("", False)
+
+
+def test_caller_who_stops_listening_leaves_nothing_behind(parallel: ParallelLlama) -> None:
+    answers = parallel.answers(tiny.prompts(), TOKENS)
+    next(answers)
+    answers.close()
+    found = dict(parallel.answers(tiny.prompts(), TOKENS))
+    assert [found[index].text for index in range(3)] == LAST_TURNS
+
+
+def test_prompt_that_fills_the_context_is_refused(parallel: ParallelLlama) -> None:
+    with pytest.raises(PromptError, match=f"context holds {parallel.context_tokens}"):
+        parallel.submit([5] * parallel.context_tokens, 1)
+
+
+def test_answer_stops_where_the_context_ends(parallel: ParallelLlama) -> None:
+    ticket = parallel.submit([5 + place % 90 for place in range(parallel.context_tokens - 3)], TOKENS)
+    assert 1 <= len(run(parallel)[ticket]) <= 3
+
+
+def test_grammar_changes_no_valid_answer() -> None:
+    engine = open_parallel(tiny.gguf("llama3"), slots=2, threads=1, grammar=triage_grammar())
+    found = dict(engine.answers(tiny.prompts(), TOKENS))
+    engine.close()
+    assert [found[index].text for index in range(3)] == LAST_TURNS
+
+
+def test_grammar_makes_a_valid_block_of_any_model(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path, short = random_gguf(tmp_path_factory), triage_grammar(sentence_characters=40, summary_characters=20, listed=1)
+    free, held = ({}, {})
+    for found, grammar in ((free, None), (held, short)):
+        engine = open_parallel(path, slots=3, threads=1, grammar=grammar)
+        found.update(engine.answers(tiny.prompts(), 440))
+        engine.close()
+    assert [read_triage(free[index].text) for index in range(3)] == [None] * 3
+    assert all(held[index].ended and read_triage(held[index].text) for index in range(3))
+
+
+def random_gguf(factory: pytest.TempPathFactory):
+    from llmft.export.writer import export_file
+
+    return export_file(tiny.untaught("llama3").base_dir, None, factory.mktemp("random") / "random.gguf", "F16", threads=1)
+
+
+def test_grammar_that_cannot_be_read_is_refused(parallel: ParallelLlama) -> None:
+    with pytest.raises(GrammarError, match="not GBNF"):
+        parallel.submit([5], 1, "root ::= (")
+    assert not parallel.busy
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.integers(0, 3), max_size=40), st.integers(0, 9))
+def test_guess_is_what_followed_last_unless_it_wavered(tokens: list[int], count: int) -> None:
+    drafts = Drafts()
+    for place in range(1, len(tokens)):
+        drafts.learn(tokens[:place], tokens[place])
+
+    def runs(before: list[int]) -> tuple[list[int], list[int]]:
+        return before[-SEEN_TOKENS:], before[-FEW_TOKENS:]
+
+    def sure(seen: list[int]) -> int | None:
+        for run in runs(seen):
+            follows = [tokens[place] for place in range(1, len(tokens)) if run in runs(tokens[:place])]
+            if follows and (len(follows) < 2 or follows[-1] == follows[-2]):
+                return follows[-1]
+        return None
+
+    wanted: list[int] = []
+    while len(wanted) < count and (token := sure(tokens[:3] + wanted)) is not None:
+        wanted.append(token)
+    assert drafts.guess(tokens[:3], count) == wanted
+
+
+@pytest.mark.parametrize(("lengths", "count"), [([], 0), ([0, 0], 0), ([9], 9), ([5, 5, 5], 5), ([12, 0, 0, 0, 0, 0], 0)])
+def test_guesses_are_checked_as_far_as_they_pay(lengths: list[int], count: int) -> None:
+    assert worthwhile(lengths) == count
+
+
+def test_drafts_stay_bounded() -> None:
+    drafts = Drafts()
+    for number in range(MAX_ENTRIES + 10):
+        drafts.learn([number, 1, 2], 3)
+    assert drafts.guess([MAX_ENTRIES + 5, 1, 2], 1) == [3] and drafts.guess([0, 1, 2], 1) == []
