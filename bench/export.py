@@ -214,9 +214,10 @@ def find_converter(given: Path | None) -> Path:
 
 def shape_of(name: str, layers: int, *, sparse: bool = False) -> tuple[Path, Path]:
     """Base and adapter of a shape, made once."""
-    base, adapter = WORK / name / "base", WORK / name / "adapter"
+    folder = WORK / f"{name}-{layers}"
+    base, adapter = folder / "base", folder / "adapter"
     if not (adapter / "adapter_config.json").is_file():
-        shutil.rmtree(WORK / name, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         make_base(base, {**SHAPES[name], "layers": layers}, sparse=sparse)
         make_adapter(adapter, base)
     return base, adapter
@@ -224,8 +225,9 @@ def shape_of(name: str, layers: int, *, sparse: bool = False) -> tuple[Path, Pat
 
 def memory(name: str) -> dict[str, float]:
     """Our time and peak memory at the widths of a larger model, two layers of it."""
-    found = our_path(*shape_of(name, SHAPES[name]["layers"], sparse=True), ["Q4_0"])
-    shutil.rmtree(WORK / name)
+    base, adapter = shape_of(name, SHAPES[name]["layers"], sparse=True)
+    found = our_path(base, adapter, ["Q4_0"])
+    shutil.rmtree(base.parent)
     return found
 
 

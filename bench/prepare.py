@@ -185,8 +185,9 @@ def is_same(run: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 
 def keep(run: dict[str, Any]) -> None:
-    """Write ``run`` beside the others, in place of an older one of its kind."""
-    runs = [*(other for other in measured() if not is_same(other, run)), run]
+    """Write ``run`` beside the others of the same code and machine; what was measured otherwise goes."""
+    others = [other for other in measured() if other["conditions"] == run["conditions"] and not is_same(other, run)]
+    runs = [*others, run]
     runs.sort(key=lambda one: (one["workers"], one["kind"], one["dialogues"], one["form"]))
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps({"runs": runs}, indent=1) + "\n", "utf-8")

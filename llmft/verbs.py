@@ -160,7 +160,7 @@ def _to_verify(arguments: argparse.Namespace) -> tuple[list[Path], Path, list[Pa
         return files, base_folder(recipe), [trained_adapter(recipe)], texts
     if arguments.base is None:
         raise VerifyError(f"say what {arguments.file} was made from (--base DIR --adapter DIR), or give a recipe")
-    return [arguments.file], arguments.base, arguments.adapter, verified_texts(arguments.data, None)
+    return [arguments.file], cached_folder(str(arguments.base)), arguments.adapter, verified_texts(arguments.data, None)
 
 
 def verified_texts(folder: Path | None, system: str | None) -> Texts:

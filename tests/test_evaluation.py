@@ -343,9 +343,9 @@ def test_gate_without_figures_is_an_error_and_its_exit_code_one(
 
 
 def test_encoder_recipes_that_ship_are_valid() -> None:
-    paths = sorted((Path(__file__).parents[1] / "recipes").glob("encoder-*.yaml"))
+    paths = sorted((Path(__file__).parents[1] / "recipes").glob("encoders/*.yaml"))
     names = [read_strict(path, EncoderRecipe).name for path in paths]
-    assert names == [path.stem for path in paths]
+    assert names == [f"encoder-{path.stem}" for path in paths]
     assert names == [
         "encoder-bert",
         "encoder-biobert",

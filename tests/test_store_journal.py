@@ -131,7 +131,7 @@ from pathlib import Path
 from llmft.serve.store.database import open_store
 from llmft.serve.store.journal import record
 store = open_store(sys.argv[1] or None, Path(sys.argv[2]))
-for number in range(25):
+for number in range(15):
     record(store, "process", {"who": sys.argv[3], "number": number})
 """
 
@@ -139,13 +139,13 @@ for number in range(25):
 def test_processes_and_threads_write_one_chain(store):
     url = "" if store.is_sqlite else store.engine.url.render_as_string(hide_password=False)
     command = [sys.executable, "-c", WRITER, url, str(store.folder)]
-    others = [subprocess.Popen([*command, name]) for name in ("a", "b")]
+    other = subprocess.Popen([*command, "a"])
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda number: record(store, "thread", {"number": number}), range(40)))
-    assert [other.wait(120) for other in others] == [0, 0]
+        list(threads.map(lambda number: record(store, "thread", {"number": number}), range(25)))
+    assert other.wait(120) == 0
     verdict = verify(store)
-    assert (verdict.records, verdict.faults) == (90, [])
-    assert [link.facts["number"] for link in chain(store) if link.facts.get("who") == "a"] == list(range(25))
+    assert (verdict.records, verdict.faults) == (40, [])
+    assert [link.facts["number"] for link in chain(store) if link.facts.get("who") == "a"] == list(range(15))
 
 
 def test_the_chain_can_be_checked_outside(store, tmp_path):

@@ -184,6 +184,12 @@ def test_reference_that_cannot_run_is_a_sentence(llama: tuple[Path, Path, Path],
         verify(path, tmp_path, [adapter], ASKED)
 
 
+def test_folder_that_is_not_there_is_a_sentence(llama: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    for base, adapters in ((tmp_path / "none", [llama[1]]), (llama[0], [tmp_path / "none"])):
+        with pytest.raises(VerifyError, match="none is no folder; give the base and the adapter that m.gguf was made from"):
+            verify(llama[2], base, adapters)
+
+
 def test_file_that_is_no_gguf_is_a_sentence(llama: tuple[Path, Path, Path], tmp_path: Path) -> None:
     base, adapter, _ = llama
     path = tmp_path / "m.gguf"

@@ -19,7 +19,7 @@ from llmft.train.model import check_vocabulary, load_base, load_tokenizer
 from llmft.train.sft import sft
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-MODELS = sorted(RECIPES.glob("*.yaml"))
+MODELS = sorted(path for path in RECIPES.glob("*.yaml") if path.name != "gate.yaml")
 LINEAR = {"Phi3": 4, "GPTJ": 6}  # linear layers of a block, where they are not seven
 
 

@@ -136,10 +136,10 @@ def add_encoder(verbs: Verbs) -> None:
         verbs,
         "encoder",
         "train an encoder classifier (BERT, CamemBERT …) of urgency and specialty, as a rival of the fine-tuned model",
-        "  llmft encoder recipes/encoder-camembert.yaml\n"
-        "  llmft encoder recipes/encoder-drbert.yaml && llmft evaluate recipes/demo-llama.yaml",
+        "  llmft encoder recipes/encoders/camembert.yaml\n"
+        "  llmft encoder recipes/encoders/drbert.yaml && llmft evaluate recipes/demo-llama.yaml",
     )
-    verb.add_argument("recipe", type=Path, help="recipe file, such as recipes/encoder-camembert.yaml")
+    verb.add_argument("recipe", type=Path, help="recipe file, such as recipes/encoders/camembert.yaml")
 
     def run(arguments: argparse.Namespace) -> None:
         from llmft.evaluate.rivals.encoder_recipe import EncoderRecipe, read_strict

@@ -124,17 +124,19 @@ def _plate(text: str, start: int) -> Value | None:
     return next((value for value in reversed(values) if _PLATE_FORM.fullmatch(value.characters)), None)
 
 
-def read_code(text: str, start: int, letters: bool = True, longest_word: int = 1) -> list[Value]:
+def read_code(text: str, start: int, letters: bool = True, longest_word: int = 1, spoken: bool = True) -> list[Value]:
     """Every code that begins at ``start``, shortest first: numbers, single letters, and groups such as "3M02".
 
-    A number in words counts as its digits; ``letters`` allows anything but numbers, ``longest_word`` small letters in a row.
+    A number in words counts as its digits, unless ``spoken`` is false: "MIL" is a thousand, and the start of a bank's name.
+    ``letters`` allows anything but numbers, ``longest_word`` small letters in a row.
     """
     pieces = pieces_by_start(text)
     read: list[Value] = []
     position, characters = start, ""
     while chunk := _CHUNK.match(text, position):
         piece = pieces.get(position)
-        if piece is not None and not (letters and chunk[0] == "O"):  # a capital O is written, not said
+        written = letters and chunk[0] == "O"  # a capital O is not said
+        if piece is not None and not written and (spoken or not piece.spoken):
             characters, end = characters + piece.digits, piece.end
         elif letters and _is_code_group(chunk[0], longest_word):
             characters, end = characters + chunk[0].upper(), chunk.end()

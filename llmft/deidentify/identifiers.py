@@ -206,7 +206,7 @@ def _ibans(text: str, rows: Sequence[Sequence[Piece]]) -> Iterator[Value]:
             continue
         from stdnum import iban
 
-        for value in reversed(read_code(text, number)):
+        for value in (*reversed(read_code(text, number)), *reversed(read_code(text, number, spoken=False))):
             if len(value.characters) + 2 in _IBAN_LENGTHS and iban.is_valid(country + value.characters):
                 yield Value(head.start(), value.end, country + value.characters)
                 break

@@ -102,16 +102,18 @@ class ParallelLlama:
         with self._lock:
             self._drop_cancelled()
             self._admit()
+        slots, cells = self._plan()
+        if not cells:
+            return []
+        try:
+            logits = iter(self.context.decode(cells))
+        except Exception:
+            self._forget_all()
+            raise
         written: list[Written] = []
-        for slots, cells in self._plan():
-            try:
-                logits = iter(self.context.decode(cells))
-            except Exception:
-                self._forget_all()
-                raise
-            for slot in slots:
-                if not slot.ahead:
-                    written += self._write(slot, [next(logits) for _ in range(1 + len(slot.guessed))])
+        for slot in slots:
+            if not slot.ahead:
+                written += self._write(slot, [next(logits) for _ in range(1 + len(slot.guessed))])
         return written
 
     def _drop_cancelled(self) -> None:
@@ -152,40 +154,34 @@ class ParallelLlama:
         kept = kept if self.context.cut(slot.sequence, kept) else 0
         slot.held, slot.ahead, slot.used = prompt[:kept], prompt[kept:], self._steps
 
-    def _plan(self) -> list[tuple[list[Slot], list[Cell]]]:
-        """What to decode, batch by batch: answers with guesses, answers without any, and prompts as far as a piece goes.
+    def _plan(self) -> tuple[list[Slot], list[Cell]]:
+        """What to decode: running answers with their guesses, then prompts in their order as far as a piece goes.
 
-        Apart, because llama.cpp computes rows of equal length together and reads a sequence's cache once for each split.
+        In this order llama.cpp need not sort its logits, as the last tokens of prompts are computed last.
         """
         running = [slot for slot in self._slots if slot.request and slot.request.written]
         reading = [slot for slot in self._slots if slot.request and not slot.request.written]
         reading.sort(key=lambda slot: slot.request.ticket if slot.request else 0)
-        self._guess(running)
-        guessed = [slot for slot in running if slot.guessed]
-        alone = [slot for slot in running if not slot.guessed]
-        batches = [
-            (slots, [cell for slot in slots for cell in self._take(slot, len(slot.ahead), wanted=1 + len(slot.guessed))])
-            for slots in (guessed, alone)
-        ]
-        room = PROMPT_PIECE
-        pieces: list[tuple[Slot, int]] = []
+        pieces, room = [], min(PROMPT_PIECE, BATCH_TOKENS - len(running))
         for slot in reading:
             if count := min(len(slot.ahead), room):
                 room -= count
                 pieces.append((slot, count))
-        batches.append(([slot for slot, _ in pieces], [cell for slot, count in pieces for cell in self._take(slot, count)]))
-        return [(slots, cells) for slots, cells in batches if cells]
+        read = sum(count for _, count in pieces)
+        self._guess(running, (BATCH_TOKENS - read) // max(len(running), 1) - 1)
+        cells = [cell for slot in running for cell in self._take(slot, len(slot.ahead), wanted=1 + len(slot.guessed))]
+        cells += [cell for slot, count in pieces for cell in self._take(slot, count)]
+        return [*running, *(slot for slot, _ in pieces)], cells
 
-    def _guess(self, running: Sequence[Slot]) -> None:
-        """Guesses for each running answer that has any, filled up to as many for each."""
+    def _guess(self, running: Sequence[Slot], most: int) -> None:
+        """Guesses for each running answer, filled up to as many for each: llama.cpp computes rows of equal length together."""
         rooms = [s.request.max_new_tokens - s.request.written - 1 for s in running if s.request]
-        most = min([DRAFT_TOKENS, BATCH_TOKENS // max(len(running), 1) - 1, *rooms]) if self.context.rolls_back else 0
-        guesses = {slot.sequence: self._drafts.guess(slot.held[-SEEN_TOKENS:] + slot.ahead, most) for slot in running}
-        count = worthwhile([len(guess) for guess in guesses.values() if guess])
-        for slot in running:
-            slot.guessed, last = guesses[slot.sequence][:count], slot.ahead
-            if slot.guessed:
-                slot.ahead = [*last, *slot.guessed, *last * (count - len(slot.guessed))]
+        most = min([DRAFT_TOKENS, most, *rooms]) if self.context.rolls_back else 0
+        guesses = [self._drafts.guess(slot.held[-SEEN_TOKENS:] + slot.ahead, most) for slot in running]
+        count = worthwhile([len(guess) for guess in guesses])
+        for slot, guess in zip(running, guesses, strict=True):
+            slot.guessed, last = guess[:count], slot.ahead
+            slot.ahead = [*last, *slot.guessed, *last * (count - len(slot.guessed))]
 
     def _take(self, slot: Slot, count: int, wanted: int = 0) -> list[Cell]:
         """Move the next ``count`` tokens into the cache; logits are wanted after the first ``wanted``, or the prompt's last."""

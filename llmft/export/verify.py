@@ -79,6 +79,9 @@ def verify(
     lost adapter can hide in the noise, so that file's logits are held to the strict bounds as well. Raises VerifyError
     when the file is no whole GGUF or the reference cannot be computed.
     """
+    missing = next((folder for folder in (base_dir, *adapter_dirs) if not folder.is_dir()), None)
+    if missing is not None:
+        raise VerifyError(f"{missing} is no folder; give the base and the adapter that {gguf_path.name} was made from")
     gguf = read_gguf(gguf_path)
     if reference_f16 is not None:
         read_gguf(reference_f16)

@@ -18,7 +18,8 @@ from llmft.evaluate.explain.clauses import Clause, clauses_of, messages_without
 from llmft.prompt import Message
 from llmft.vocabulary import specialties, urgencies
 
-RANDOM_ORDERS = 10
+RANDOM_ORDERS = 4
+CURVE_STEPS = 8  # at most; each asks the model for a prompt of its own
 OPENING = '```json\n{"urgency": "'
 
 
@@ -39,7 +40,7 @@ class Explanation:
     label: str
     probability: float
     effects: tuple[float, ...]  # of each clause, natural logarithm; above 0 it speaks for the label
-    ranked: tuple[float, ...]  # the label's probability with 0, 1, 2 … clauses gone, weightiest first
+    ranked: tuple[float, ...]  # the label's probability while clauses go, from none to all, weightiest first
     at_random: tuple[float, ...]  # the same, mean over RANDOM_ORDERS orders
 
     @property
@@ -91,8 +92,9 @@ def _explained(
 
 
 def _curve(order: Sequence[Clause], probability: Callable[[Sequence[Clause]], float]) -> list[float]:
-    """The label's probability with 0, 1, 2 … clauses of ``order`` gone."""
-    return [probability(order[:count]) for count in range(len(order) + 1)]
+    """The label's probability while the clauses of ``order`` go, from none gone to all, in at most CURVE_STEPS steps."""
+    steps = min(len(order), CURVE_STEPS) or 1
+    return [probability(order[: round(step * len(order) / steps)]) for step in range(steps + 1)]
 
 
 def _log(probability: float) -> float:

@@ -1,4 +1,4 @@
-"""The recipe of an encoder classifier: strict, frozen, defaults included; ``recipes/encoder-*.yaml``."""
+"""The recipe of an encoder classifier: strict, frozen, defaults included; ``recipes/encoders/*.yaml``."""
 
 from __future__ import annotations
 

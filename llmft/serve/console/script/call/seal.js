@@ -15,11 +15,12 @@ export async function openBox(secret) {
 let last = Promise.resolve(); // one after the other: what was sealed last stands
 
 function put(key, name, value) {
-  last = last.then(async () => {
+  const work = async () => {
     const iv = crypto.getRandomValues(new Uint8Array(12));
     const sealed = await crypto.subtle.encrypt({ name: "AES-GCM", iv }, key, encoder.encode(JSON.stringify(value)));
     sessionStorage.setItem(name, toText(iv) + "." + toText(new Uint8Array(sealed)));
-  });
+  };
+  last = last.then(work).catch(() => sessionStorage.removeItem(name)); // no room: what stands there is not the latest
   return last;
 }
 
