@@ -31,16 +31,13 @@ demo: setup data  ## the whole way on the embedded base, ending in a chat transc
 	$(BIN)/llmft chat export/$(NAME)/$(NAME)-$(QUANT).gguf < data/sample/chat.txt
 
 data: setup      ## make the demonstration calls and prepare them
-	$(BIN)/llmft synthesize --count 2000 --seed 11 --output $(CALLS)
+	$(BIN)/llmft synthesize --count 4000 --seed 11 --output $(CALLS)
 	$(BIN)/llmft prepare $(CALLS) --output data/prepared/demo
 
-base: setup      ## pretrain both embedded bases anew (over an hour on 2 quiet cores)
-	$(BIN)/llmft synthesize --corpus --count 112000 --seed 1 --output data/corpus/first.jsonl
-	$(BIN)/llmft synthesize --corpus --count 32000 --seed 2 --output data/corpus/second.jsonl
-	for base in llama gptj; do \
-	    $(BIN)/llmft base $$base --corpus data/corpus/first.jsonl --steps 7000 --output data/corpus/$$base && \
-	    $(BIN)/llmft base $$base --corpus data/corpus/second.jsonl --start data/corpus/$$base --steps 2000 --output data/base/$$base \
-	    || exit 1; done
+base: setup      ## pretrain both embedded bases anew (two hours on 2 quiet cores)
+	$(BIN)/llmft synthesize --corpus --count 144000 --seed 1 --output data/corpus/calls.jsonl
+	$(BIN)/llmft base gptj --corpus data/corpus/calls.jsonl --steps 6600 --output data/base/gptj
+	$(BIN)/llmft base llama --corpus data/corpus/calls.jsonl --steps 9000 --output data/base/llama
 
 sft: setup       ## fine-tune RECIPE with QLoRA
 	@test -f data/prepared/demo/report.json || $(MAKE) data

@@ -27,7 +27,7 @@ from llmft.evaluate.rivals.floor import WordRegression, majority
 from llmft.evaluate.rivals.rules import Read, with_rules
 from llmft.evaluate.swaps import SWAPS, count_flips, measure_swaps
 from llmft.evaluate.truth import gold_verdict
-from llmft.gate_result import card_section, judgement_of, put_on_card, require_gate
+from llmft.gate_result import Judged, card_section, judgement_of, put_on_card, require_gate, write_gate
 from llmft.prepare.synthetic.synthesize import synthesize
 from llmft.recipe import Data, Recipe
 from llmft.run import sha256
@@ -340,6 +340,15 @@ def test_gate_without_figures_is_an_error_and_its_exit_code_one(
     assert main(["gate", "recipes/demo-llama.yaml", f"runs={tmp_path}"]) == 1
     assert "llmft evaluate" in capsys.readouterr().err
     assert read_strict(root / "recipes/gate.yaml", Policy).beside_rules
+
+
+def test_serve_and_install_refuse_a_model_that_failed_its_gate(tmp_path: Path, capsys: Any) -> None:
+    file = tmp_path / "m-Q4_0.gguf"
+    file.write_bytes(b"GGUF")
+    write_gate([tmp_path], "0" * 64, {file.name: Judged(False, sha256(file), ("emergency_recall is 0.5",))})
+    for verb in ("serve", "install-gpt4all"):
+        assert main([verb, str(file)]) == 1
+        assert "failed its gate (emergency_recall is 0.5); train a better one" in capsys.readouterr().err
 
 
 def test_encoder_recipes_that_ship_are_valid() -> None:

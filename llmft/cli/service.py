@@ -40,6 +40,7 @@ def add_serve(verbs: Verbs) -> None:
     verb.add_argument(
         "--reference", type=Path, metavar="FILE", help="report.json of the training set, against which drift is measured"
     )
+    verb.add_argument("--despite-gate", action="store_true", help="serve a file that failed `llmft gate` all the same")
     desk_arguments(verb)
     verb.set_defaults(run=_run)
 
@@ -48,10 +49,13 @@ def _run(arguments: argparse.Namespace) -> None:
     from llmft.privacy import keep_private
 
     keep_private()
+    from llmft.gate_result import require_gate
     from llmft.serve.running import model_in_service, serve
     from llmft.serve.settings import SYSTEM, ServeSettings
 
     file = arguments.file
+    if file is not None:
+        require_gate(file, despite=arguments.despite_gate)
     if file is None and arguments.backend is None:
         file = model_in_service(arguments.database, arguments.desk)
     serve(

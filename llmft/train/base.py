@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 VOCABULARY = 6144  # tokens, special ones included: most words of the corpus are one token
 CONTEXT_TOKENS = 2048  # what the position encoding is declared for
-WIDTH, LAYERS, HEADS, INNER = 256, 3, 4, 768  # a multiple of 256 lets K-quants apply
+WIDTH, HEADS = 256, 4  # a multiple of 256 lets K-quants apply
 LLAMA3_SPLIT = (  # pre-tokenizer of the Llama 3 family
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -36,6 +36,8 @@ class Family:
     template: str
     special: tuple[str, ...]  # first the one that separates documents
     bos: str | None
+    layers: int
+    inner: int
 
 
 FAMILIES = {
@@ -50,8 +52,11 @@ FAMILIES = {
             "<|finetune_right_pad_id|>",
         ),
         bos="<|begin_of_text|>",
+        layers=3,
+        inner=768,
     ),
-    "gptj": Family("gptj", ("<|endoftext|>", "<|extratoken_1|>"), bos=None),
+    # its attention and MLP stand beside each other, so that a block is one step deep where LLaMA's is two: one block more
+    "gptj": Family("gptj", ("<|endoftext|>", "<|extratoken_1|>"), bos=None, layers=4, inner=512),
 }
 
 
@@ -200,10 +205,10 @@ def build_model(name: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedMode
             LlamaConfig(
                 vocab_size=VOCABULARY,
                 hidden_size=WIDTH,
-                num_hidden_layers=LAYERS,
+                num_hidden_layers=FAMILIES[name].layers,
                 num_attention_heads=HEADS,
                 num_key_value_heads=HEADS,
-                intermediate_size=INNER,
+                intermediate_size=FAMILIES[name].inner,
                 max_position_embeddings=CONTEXT_TOKENS,
                 tie_word_embeddings=True,
                 **ids,
@@ -213,9 +218,9 @@ def build_model(name: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedMode
         GPTJConfig(
             vocab_size=VOCABULARY,
             n_embd=WIDTH,
-            n_layer=LAYERS,
+            n_layer=FAMILIES[name].layers,
             n_head=HEADS,
-            n_inner=INNER,
+            n_inner=FAMILIES[name].inner,
             rotary_dim=WIDTH // HEADS // 2,
             n_positions=CONTEXT_TOKENS,
             resid_pdrop=0.0,
