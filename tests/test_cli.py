@@ -23,11 +23,20 @@ VERBS = (
     "search",
     "crossval",
     "prefer",
+    "encoder",
     "evaluate",
+    "explain",
+    "gate",
     "export",
     "verify",
     "install-gpt4all",
     "chat",
+    "serve",
+    "keys",
+    "roster",
+    "models",
+    "feedback",
+    "journal",
 )
 
 

@@ -190,7 +190,7 @@ def test_odd_lines_become_the_same_tokens_in_every_runtime(tmp_path: Path, famil
     expected = [tokenizer.encode(line, add_special_tokens=False).ids for line in ODD_LINES]
     llm = Llama(str(path), vocab_only=True, verbose=False)
     assert [llm.tokenize(line.encode(), add_bos=False, special=True) for line in ODD_LINES] == expected
-    (tmp_path / "job.json").write_text(json.dumps({"desktop_texts": ODD_LINES}), encoding="utf-8")
+    (tmp_path / "job.json").write_text(json.dumps({"desktop_texts": ODD_LINES, "lines": [], "line_start": ""}), encoding="utf-8")
     found = Child(tmp_path, path, 1, 120).run("gpt4all_tokens")["ids"]
     first = [0] if family == "llama" else []  # GPT4All adds the first token by itself
     assert found == [first + ids for ids in expected]

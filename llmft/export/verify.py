@@ -96,7 +96,7 @@ def verify(
         "dialogues": chats,
         "calls": list(texts.calls),
         "lines": compared_lines([*said, *texts.said]),
-        "line_start": gguf.bos_token if gguf.add_bos else gguf.eos_token,
+        "line_start": gguf.bos_token or gguf.eos_token,  # Phi-3's end token would eat the blanks after it
         "mapped": limits.mapped,
         "threads": threads,
     }
