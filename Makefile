@@ -27,7 +27,7 @@ demo: setup data  ## the whole way on the embedded base, ending in a chat transc
 	$(BIN)/llmft sft $(RECIPE) --force
 	$(BIN)/llmft export $(RECIPE) --force
 	$(BIN)/llmft verify $(RECIPE)
-	$(BIN)/llmft evaluate $(RECIPE)
+	$(BIN)/llmft evaluate $(RECIPE) --quick
 	$(BIN)/llmft chat export/$(NAME)/$(NAME)-$(QUANT).gguf < data/sample/chat.txt
 
 data: setup      ## make the demonstration calls and prepare them

@@ -30,6 +30,7 @@ def add_evaluate(verbs: Verbs) -> None:
         "measure triage on the test split: base, adapter, each GGUF, the rules and simpler rivals; a table and a page",
         "  llmft evaluate recipes/demo-llama.yaml\n"
         "  llmft evaluate recipes/demo-llama.yaml --model adapter --model export/demo-llama/demo-llama-Q4_0.gguf\n"
+        "  llmft evaluate recipes/demo-llama.yaml --quick\n"
         "  llmft evaluate recipes/demo-llama.yaml --model adapter --swaps 50\n"
         "  llmft evaluate recipes/demo-llama.yaml --model adapter --simulate 100 --privacy\n"
         "  llmft evaluate recipes/demo-llama.yaml --model export/demo-llama/demo-llama-Q4_0.gguf+grammar\n"
@@ -39,6 +40,7 @@ def add_evaluate(verbs: Verbs) -> None:
     verb.add_argument(
         "--model", action="append", default=[], help="base, adapter, FILE.gguf, FILE.gguf+grammar or URL; may repeat"
     )
+    verb.add_argument("--quick", action="store_true", help="leave out the validation calls: no calibration, half the time")
     verb.add_argument("--simulate", type=int, default=0, metavar="CALLS", help="first let simulated patients hold so many calls")
     verb.add_argument("--perplexity", action="store_true", help="first measure perplexity, and divergence from the adapter")
     verb.add_argument("--privacy", action="store_true", help="first attack the models: canaries, repeated text, membership")
@@ -63,7 +65,7 @@ def add_evaluate(verbs: Verbs) -> None:
             from llmft.evaluate.privacy.stage import attack_models
 
             attack_models(recipe, arguments.model)
-        evaluate(recipe, arguments.model, swaps=arguments.swaps)
+        evaluate(recipe, arguments.model, swaps=arguments.swaps, calibrate=not arguments.quick)
         refresh_card(recipe)
         print(f"page:    {recipe.run.evaluation_dir / 'report.html'}\nfigures: {recipe.run.evaluation_dir / 'metrics.json'}")
 

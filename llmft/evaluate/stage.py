@@ -25,12 +25,15 @@ from llmft.recipe import Recipe
 from llmft.run import sha256
 
 
-def evaluate(recipe: Recipe, models: Sequence[str] = (), *, threads: int | None = None, swaps: int = 0) -> dict[str, Any]:
+def evaluate(
+    recipe: Recipe, models: Sequence[str] = (), *, threads: int | None = None, swaps: int = 0, calibrate: bool = True
+) -> dict[str, Any]:
     """Measure ``models`` on the recipe's test calls, write and print the report, and return it.
 
     A model is ``base``, ``adapter`` or the path of a GGUF; none given: base, adapter and GGUF files, as far as
     they exist. ``threads`` None: what suits each engine. Models measured before on the same test stay in the table.
-    ``swaps``: so many calls are asked again from other patients.
+    ``swaps``: so many calls are asked again from other patients. ``calibrate`` False: no answers to the validation calls,
+    and so neither temperature nor abstention threshold.
     Raises :class:`CheckpointError` for a model that does not exist or load, and :class:`DialogueError` for unusable
     test calls.
     """
@@ -41,7 +44,7 @@ def evaluate(recipe: Recipe, models: Sequence[str] = (), *, threads: int | None 
     failed: LlmftError | None = None
     for candidate in candidates:
         try:
-            asked.append(_answered(recipe, candidate, facts, test, validation))
+            asked.append(_answered(recipe, candidate, facts, test, validation if calibrate else CallSet(())))
         except LlmftError as error:  # what was measured before it is reported first
             failed = error
             break
