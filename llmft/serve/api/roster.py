@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path as FilePath
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 
 from llmft.serve.answering import doctor_shown, slot_shown
 from llmft.serve.api.bodies import Age, NewBooking, Nothing, Short, Specialty
@@ -26,19 +26,29 @@ BookingId = Annotated[str, Path(max_length=60, pattern=r"^[\w.:-]+$")]
 Limit = Annotated[int, Query(ge=1, le=200)]
 
 
-@router.get("/doctors")
-async def doctors(
-    desk: TheDesk,
-    who: Who,
+def wanted(
     specialty: Specialty | None = None,
     place: Short | None = None,
     language: Short | None = None,
     mode: Short | None = None,
     age: Age | None = None,
+) -> Wish:
+    """What the patient needs, from the query."""
+    return Wish(specialty, place, language, mode, age)
+
+
+Wanted = Annotated[Wish, Depends(wanted)]
+
+
+@router.get("/doctors")
+async def doctors(
+    desk: TheDesk,
+    who: Who,
+    wish: Wanted,
     limit: Limit = 50,
 ) -> Doctors:
     """Doctors who fit, by name."""
-    found = await to_thread(find_doctors, desk.store, Wish(specialty, place, language, mode, age), limit)
+    found = await to_thread(find_doctors, desk.store, wish, limit)
     return Doctors(doctors=tuple(doctor_shown(doctor) for doctor in found))
 
 
@@ -46,18 +56,14 @@ async def doctors(
 async def slots(
     desk: TheDesk,
     who: Who,
-    specialty: Specialty | None = None,
-    place: Short | None = None,
-    language: Short | None = None,
-    mode: Short | None = None,
-    age: Age | None = None,
+    wish: Wanted,
     after: datetime | None = None,
     limit: Limit = 10,
 ) -> Slots:
     """Free slots, the earliest first."""
     if after is not None and not 1970 < after.year < 9000:
         raise Refusal(422, "invalid", "after: a time of our days, as 2026-11-22T08:00:00Z", "after")
-    found = await to_thread(free_slots, desk.store, Wish(specialty, place, language, mode, age), after, limit)
+    found = await to_thread(free_slots, desk.store, wish, after, limit)
     return Slots(slots=tuple(slot_shown(slot) for slot in found))
 
 
