@@ -221,8 +221,5 @@ def _markup(tokenizer: PreTrainedTokenizerBase, template: str) -> re.Pattern[str
 
 @lru_cache(maxsize=2)
 def _control_text(tokenizer: PreTrainedTokenizerBase, template: str) -> re.Pattern[str]:
-    """Special tokens, markup that the template spells with ordinary tokens, and stop strings."""
-    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    spelled = {f"<|{role}|>" for role in ("system", "user", "assistant")} | set(MARKUP.findall(template))
-    marks = sorted({*special, *spelled, *STOP_STRINGS}, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, marks)))
+    """The markup that a chat would have parted, and stop strings: a text of the training is refused, never changed."""
+    return re.compile("|".join([_markup(tokenizer, template).pattern, *map(re.escape, STOP_STRINGS)]))
