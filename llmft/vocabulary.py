@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import cache, lru_cache
+from typing import Final
 
 from pydantic import Field
 
 from llmft.knowledge import Label, Strict, load, protocols
 
 ICD10_PATTERN = re.compile(r"^[A-Z][0-9]{2}(\.[0-9]{1,2})?\Z")  # form of a WHO ICD-10 code
-UNDECIDED = "indetermine"  # the label that sends a call to a human
+UNDECIDED: Final = "indetermine"  # the label that sends a call to a human
 GENERAL_SLOTS: dict[str, Label] = {  # what is asked in any call; the others have their words in the protocols
     "onset": Label(fr="depuis quand", en="since when"),
     "age": Label(fr="âge", en="age"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import product
 from subprocess import PIPE, run
 
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from llmft.knowledge import protocols
 from llmft.protocol import Match, matches, matches_in_call
-from llmft.protocol.questions import slot_asked
+from llmft.protocol.answer import Answer, answer_of
+from llmft.protocol.questions import MIN_SCORE, _best_sharing, facts_asked, slot_asked
 from llmft.protocol.rules import RedFlags, complaints, flag_labels, red_flags
 from llmft.protocol.terms import Lexicon, parse_term, plain_word, words_of
 
@@ -169,6 +171,101 @@ def test_a_question_in_other_words_finds_its_fact():
     evidence = slot_asked("chest_pain", "Et la douleur, elle part vers la mâchoire ou le bras ?", "oui", "fr")
     assert evidence is not None and evidence.slot == "pain_radiating"
     assert slot_asked("chest_pain", "Quel temps fait-il ?", "oui", "fr") is None
+
+
+def test_questions_of_one_call_tell_each_other_apart():
+    asked = [("Le sucre a-t-il été pris, et rien n'y fait ?", "oui"), ("Et un repas a-t-il été manqué ?", "non")]
+    found = facts_asked("low_blood_sugar", [*asked, ("Quel âge avez-vous ?", "oui, 40 ans")], "fr")
+    assert {number: evidence.slot for number, evidence in found.items()} == {0: "hypo_not_improving", 1: "hypo_meal_skipped"}
+
+
+def test_what_is_asked_in_any_call_is_no_fact_of_the_complaint():
+    assert slot_asked("headache", "Prenez-vous des médicaments en ce moment ?", "oui, un traitement", "fr") is None
+    assert facts_asked("headache", [("Prenez-vous des médicaments en ce moment ?", "oui, un traitement")], "fr") == {}
+
+
+def test_a_yes_at_the_second_asking_counts():
+    said = [*CALL[:2], ("patient", "non"), ("operator", "Vous êtes sûr, rien dans le bras ?"), ("patient", "si, le bras aussi")]
+    assert "pain_radiating" in {m.name for m in matches_in_call(said, "fr") if m.counts}
+
+
+scores = st.dictionaries(st.integers(0, 3), st.integers(0, 9).map(float), max_size=4)
+
+
+@given(st.lists(scores, max_size=4))
+def test_facts_are_shared_out_as_well_as_can_be(fits):
+    """Against every way to share; fact 3 is a general one, which many questions may be about."""
+    own = (0, 1, 2)
+    found = _best_sharing(fits, own)
+    ways = product(*([None, *(n for n, s in fit.items() if s >= MIN_SCORE)] for fit in fits))
+    allowed = [way for way in ways if all(way.count(n) <= 1 for n in own)]
+
+    def worth(way):
+        return sum(fits[exchange][number] for exchange, number in enumerate(way) if number is not None)
+
+    given_away = [found.get(exchange) for exchange in range(len(fits))]
+    assert all(given_away.count(n) <= 1 for n in own)
+    assert worth(given_away) == max(map(worth, allowed))
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("euh, oui", "yes"),
+        ("ah ça oui, en plein dedans", "yes"),
+        ("tout à fait", "yes"),
+        ("Hélas oui.", "yes"),
+        ("un peu, oui", "yes"),
+        ("j'ai bien peur que oui", "yes"),
+        ("je crois bien", "yes"),
+        ("afraid so", "yes"),
+        ("kind of", "yes"),
+        ("that's right", "yes"),
+        ("non", "no"),
+        ("que nenni", "no"),
+        ("négatif, rien", "no"),
+        ("pas que je sache", "no"),
+        ("du tout", "no"),
+        ("je ne crois pas", "no"),
+        ("I don't think so", "no"),
+        ("no way", "no"),
+        ("nope", "no"),
+        ("non, mais j'ai mal au bras", "other"),
+        ("pas mal de sang", "other"),
+        ("il ne bouge plus le bras", "other"),
+        ("on the right side", "other"),
+        ("right arm", "other"),
+        ("attendez, je ferme la porte", "other"),
+        ("", "other"),
+    ],
+)
+def test_how_an_answer_begins(text, answer):
+    assert answer_of(words_of(text).plain) is Answer(answer)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "flags"),
+    [
+        ("Est-ce qu'il respire ?", "non", {"cardiac_arrest"}),
+        ("Respire-t-elle ?", "non, plus du tout", {"cardiac_arrest"}),
+        ("Respire-t-elle ?", "oui, oui", set()),
+        ("Respire-t-elle mal ?", "non", set()),
+        ("Respirez-vous normalement ?", "non, pas du tout", {"severe_breathlessness"}),
+        ("Est-elle consciente ?", "non", {"unconscious"}),
+        ("Est-elle consciente ?", "attendez, je vais voir", set()),
+        ("Arrivez-vous à finir vos phrases ?", "pas vraiment", {"severe_breathlessness"}),
+        ("Peut-il lever les deux bras ?", "non", {"stroke_arm"}),
+        ("Le sang s'arrête-t-il quand vous appuyez ?", "non", {"heavy_bleeding"}),
+        ("Is he breathing?", "no", {"cardiac_arrest"}),
+        ("Is he breathing fast?", "no", set()),
+        ("Is she awake?", "no", {"unconscious"}),
+        ("Is the inhaler helping?", "not really", {"severe_asthma"}),
+    ],
+)
+def test_a_no_to_whether_all_is_well_is_a_red_flag(question, answer, flags):
+    lang = "en" if question.startswith("Is ") else "fr"
+    said = [("patient", "bonjour"), ("operator", question), ("patient", answer)]
+    assert {m.name for m in matches_in_call(said, lang) if m.kind == "red_flag" and m.counts} == flags
 
 
 def test_no_specialty_or_flag_is_unknown():

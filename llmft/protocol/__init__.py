@@ -14,8 +14,9 @@ from typing import Literal, NamedTuple
 
 from llmft.knowledge import Lang, Urgency
 from llmft.protocol.answer import Answer, answer_of
-from llmft.protocol.questions import complaint_asked, slot_asked
-from llmft.protocol.rules import Need, complaints, lexicon, red_flags, ways_by_concept
+from llmft.protocol.heard import heard
+from llmft.protocol.questions import complaint_asked, facts_asked
+from llmft.protocol.rules import Need, complaints, red_flags, ways_by_concept
 from llmft.protocol.stance import Span, Stance, stances
 from llmft.protocol.terms import words_of
 
@@ -100,6 +101,7 @@ def matches_in_call(turns: Iterable[tuple[str, str]], lang: Lang) -> tuple[Match
         exchange = _Exchange(number, question, text, answer_of(words_of(text).plain) if question else Answer.OTHER)
         exchanges.append(exchange)
         _keep(found, _flags(_pooled(own.mentions, opening, exchange, lang), texts, number))
+        _keep(found, _not_well(exchange, lang))
         if not readings:
             opening = {name: [m for m in mentions if m.stance == "now"] for name, mentions in own.mentions.items()}
         readings[number] = own
@@ -142,13 +144,13 @@ def _asked_complaints(exchanges: Iterable[_Exchange], lang: Lang) -> dict[str, f
 def _read(text: str, lang: Lang, turn: int) -> _Reading:
     """One pass over a turn's words."""
     words = words_of(text)
-    found = lexicon(lang).find(words.plain)
+    found = heard(text, lang)
     cues: list[tuple[Stance, int, int]] = []
     spans: set[Span] = set()
     for hint, start, end in found:
         if hint.kind == "cue":
             cues.append((hint.name, start, end))  # type: ignore[arg-type]
-        else:
+        elif hint.kind != "no_to":
             spans.add((start, end))
     meant: Mapping[Span, Stance] = {}
     if spans and (cues or "?" in words.plain or ":" in words.plain):
@@ -156,7 +158,7 @@ def _read(text: str, lang: Lang, turn: int) -> _Reading:
     mentions: dict[str, list[_Mention]] = {}
     weights: dict[str, dict[tuple[str, ...], tuple[float, Span]]] = {}
     for hint, start, end in found:
-        if hint.kind == "cue":
+        if hint.kind in ("cue", "no_to"):
             continue
         stance = meant.get((start, end), "now")
         if hint.kind == "concept":
@@ -181,18 +183,31 @@ def _pooled(own: _Pool, opening: _Pool, exchange: _Exchange, lang: Lang) -> _Poo
     return pool
 
 
+def _not_well(exchange: _Exchange, lang: Lang) -> Iterator[Match]:
+    """The red flags of a no to a question whether all is well: does he breathe?"""
+    if exchange.answer is not Answer.NO:
+        return
+    for flag_id in _hints(exchange.question, lang).no_to:
+        rule, span = red_flags()[flag_id], (0, len(exchange.text))
+        yield Match(
+            f"red_flag:{flag_id}", "red_flag", flag_id, rule.specialty, rule.urgency, exchange.text, span, "now", exchange.turn
+        )
+
+
 class _Hints(NamedTuple):
     """What the words of an operator's turn speak for, each once."""
 
     concepts: tuple[str, ...]
     complaints: tuple[tuple[str, float], ...]  # with the weight of the word
+    no_to: tuple[str, ...]  # red flags that a no tells of
 
 
 @lru_cache(maxsize=1 << 12)  # operators repeat themselves
 def _hints(question: str, lang: Lang) -> _Hints:
-    found = dict.fromkeys(hint for hint, _, _ in lexicon(lang).find(words_of(question).plain))
+    found = dict.fromkeys(hint for hint, _, _ in heard(question, lang))
     concepts = tuple(hint.name for hint in found if hint.kind == "concept")
-    return _Hints(concepts, tuple((hint.name, hint.weight) for hint in found if hint.kind == "complaint"))
+    no_to = tuple(hint.name for hint in found if hint.kind == "no_to")
+    return _Hints(concepts, tuple((hint.name, hint.weight) for hint in found if hint.kind == "complaint"), no_to)
 
 
 def _flags(pool: _Pool, texts: Sequence[str], turn: int = 0) -> Iterator[Match]:
@@ -241,16 +256,16 @@ def _pick(needs: Sequence[Need], pool: _Pool, turn: int) -> list[_Mention]:
 def _from_protocol(complaint_id: str, exchanges: Iterable[_Exchange], lang: Lang) -> Iterator[Match]:
     """The complaint's own red flags that the operator asked about, with the answer."""
     specialty, complaint = complaints()[complaint_id]
-    for turn, question, text, answer in ((e.turn, e.question, e.text, e.answer) for e in exchanges):
-        if answer is Answer.OTHER:
+    answered = [exchange for exchange in exchanges if exchange.answer is not Answer.OTHER]
+    asked = facts_asked(complaint_id, [(exchange.question, exchange.text) for exchange in answered], lang)
+    for number, evidence in asked.items():
+        if not evidence.red_flag:
             continue
-        evidence = slot_asked(complaint_id, question, text, lang)
-        if evidence is None or not evidence.red_flag:
-            continue
-        stance: Stance = "now" if answer is Answer.YES else "negated"
-        urgency = evidence.urgency or complaint.urgency
+        exchange = answered[number]
+        stance: Stance = "now" if exchange.answer is Answer.YES else "negated"
+        urgency, span = evidence.urgency or complaint.urgency, (0, len(exchange.text))
         rule = f"protocol:{evidence.slot}"
-        yield Match(rule, "red_flag", evidence.slot, specialty, urgency, text, (0, len(text)), stance, turn)
+        yield Match(rule, "red_flag", evidence.slot, specialty, urgency, exchange.text, span, stance, exchange.turn)
 
 
 def _complaint(readings: Mapping[int, _Reading], asked: Mapping[str, float], texts: Sequence[str]) -> Iterator[Match]:

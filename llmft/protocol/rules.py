@@ -34,6 +34,10 @@ class ConceptWords(Strict):
     fr: tuple[str, ...] = Field(min_length=1)
     en: tuple[str, ...] = Field(min_length=1)
 
+    def of(self, lang: Lang) -> tuple[str, ...]:
+        """The terms in ``lang``."""
+        return self.fr if lang == "fr" else self.en
+
 
 class RedFlag(Strict):
     """A sign that raises a call, whatever the complaint."""
@@ -46,6 +50,7 @@ class RedFlag(Strict):
     when: tuple[str, ...] = Field(min_length=1)  # each "a + b|c": concepts that must be said together
     slots: tuple[Identifier, ...] = ()  # facts of the protocols that it stands for
     feared: bool = False  # said as a fear it counts too
+    no_to: ConceptWords | None = None  # terms of questions to which a no tells of the flag: does he breathe?
     present: Examples
     absent: Examples
 
@@ -89,9 +94,9 @@ def red_flags() -> dict[str, RedFlag]:
 
 
 class Hint(NamedTuple):
-    """What a term speaks for: a concept, a complaint with a weight, or a stance."""
+    """What a term speaks for: a concept, a complaint with a weight, a stance, or a flag that a no to it tells of."""
 
-    kind: Literal["concept", "complaint", "cue"]
+    kind: Literal["concept", "complaint", "cue", "no_to"]
     name: str
     weight: float = 0.0
 
@@ -106,11 +111,10 @@ def flag_labels() -> dict[str, Label]:
 @cache
 def lexicon(lang: Lang) -> Lexicon[Hint]:
     """All terms of a language, so that one pass over a text finds them."""
-    concepts = (
-        (term, Hint("concept", name)) for name, w in _file().concepts.items() for term in (w.fr if lang == "fr" else w.en)
-    )
+    concepts = ((term, Hint("concept", name)) for name, words in _file().concepts.items() for term in words.of(lang))
     stances = ((term, Hint("cue", stance)) for stance, terms in cues().items() for term in terms.of(lang))
-    return Lexicon(chain(concepts, _complaint_terms(lang), stances))
+    health = ((term, Hint("no_to", flag.id)) for flag in _file().flags if flag.no_to for term in flag.no_to.of(lang))
+    return Lexicon(chain(concepts, _complaint_terms(lang), stances, health))
 
 
 @cache

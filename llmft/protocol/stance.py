@@ -36,6 +36,7 @@ class StanceFile(Strict):
     date: str
     source: str
     cues: dict[Stance, Cues]
+    answers: dict[Literal["yes", "no"], Cues]
     words: dict[str, tuple[str, ...]]
 
 
@@ -47,6 +48,11 @@ def _file() -> StanceFile:
 def cues() -> dict[Stance, Cues]:
     """Stance ─▶ the terms that set it."""
     return _file().cues
+
+
+def answer_terms() -> dict[Literal["yes", "no"], Cues]:
+    """What begins an answer that takes over its question, or denies it."""
+    return _file().answers
 
 
 @cache

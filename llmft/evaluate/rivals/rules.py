@@ -1,13 +1,14 @@
-"""The protocols' rules as a rival, and rules beside a model: red flags can only raise what the model says."""
+"""The protocols' rules as a rival, and rules beside a model: what the desk would have answered."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llmft.dialogue import Dialogue
-from llmft.evaluate.figures.urgency import ranks
+from llmft.dialogue import Dialogue, Urgency
+from llmft.evaluate.figures.certainty import confidence
 from llmft.evaluate.prediction import Prediction, Verdict
+from llmft.protocol.beside import least_urgency, settle
 from llmft.protocol.weak_label import weak_label
 from llmft.vocabulary import UNDECIDED
 
@@ -16,11 +17,11 @@ RULES_SECONDS = 0.0  # a few milliseconds in truth; left out, so that a second r
 
 @dataclass(frozen=True)
 class Read:
-    """What the rules read in a call: a whole answer, and the flags that may raise another's."""
+    """What the rules read in a call: a whole answer, and what holds beside a model's."""
 
     prediction: Prediction
-    flag_urgency: str | None  # the highest of the red flags that count; None without any
-    flag_specialty: str | None
+    least: Urgency | None  # no answer may be less urgent; None where the rules demand nothing
+    thought_of: frozenset[str] = frozenset()  # specialties of the red flags and of the complaint
 
 
 def rules_alone(calls: Sequence[tuple[Dialogue, Verdict]]) -> list[Read]:
@@ -32,7 +33,7 @@ def _read(dialogue: Dialogue, gold: Verdict) -> Read:
     found = weak_label([(turn.speaker, turn.text) for turn in dialogue.turns[:-1]], dialogue.lang)
     if found is None:
         said = Verdict(urgency=UNDECIDED, specialty=UNDECIDED)
-        return Read(Prediction(id=dialogue.id, gold=gold, predicted=said, seconds=RULES_SECONDS), None, None)
+        return Read(Prediction(id=dialogue.id, gold=gold, predicted=said, seconds=RULES_SECONDS), None)
     labels = found.labels
     said = Verdict(
         urgency=labels.urgency,
@@ -40,23 +41,34 @@ def _read(dialogue: Dialogue, gold: Verdict) -> Read:
         icd10=(labels.icd10_primary,) if labels.icd10_primary else (),
         red_flags=labels.red_flags,
     )
-    flags = sorted((match for match in found.because if match.kind == "red_flag"), key=lambda match: ranks()[match.urgency])
-    highest = (flags[0].urgency, flags[0].specialty) if flags else (None, None)
-    return Read(Prediction(id=dialogue.id, gold=gold, predicted=said, seconds=RULES_SECONDS), *highest)
+    flags = [match for match in found.because if match.kind == "red_flag"]
+    complaint = next((match for match in found.because if match.kind == "complaint"), None)
+    least = least_urgency([flag.urgency for flag in flags], complaint)
+    thought_of = frozenset(match.specialty for match in found.because)
+    return Read(Prediction(id=dialogue.id, gold=gold, predicted=said, seconds=RULES_SECONDS), least, thought_of)
 
 
 def with_rules(prediction: Prediction, read: Read) -> Prediction:
-    """The model's answer after the rules: a red flag raises its urgency and is named; nothing is ever lowered.
+    """The model's answer as the desk gives it: the rules' least urgency holds, and what is unsure goes to a human.
 
-    Where the model gave no triage, a red flag alone decides; without one the failure stays a failure.
+    Where the model gave no triage, the rules alone decide; where they demand nothing either, the failure stays one.
     """
-    said, urgency = prediction.predicted, read.flag_urgency
-    if urgency is None or read.flag_specialty is None:
+    said, own = prediction.predicted, read.prediction.predicted
+    if said is None and read.least is None:
         return prediction
-    flags = read.prediction.predicted.red_flags if read.prediction.predicted is not None else ()
+    wanted, specialty = (said.urgency, said.specialty) if said is not None else (None, None)
+    sure = confidence(prediction) if prediction.urgency_probabilities else None
+    settled = settle(wanted, specialty, sure, floor=read.least, thought_of=read.thought_of)
+    basis = said if said is not None and settled.understood else own
+    assert basis is not None  # the rules always answer
+    flags = (*(own.red_flags if own is not None else ()), *(said.red_flags if said is not None else ()))
+    verdict = basis.model_copy(
+        update={
+            "urgency": settled.urgency,
+            "red_flags": tuple(dict.fromkeys(flags)),
+            "escalate": settled.urgency in ("U1", UNDECIDED) or settled.abstained or bool(said and said.escalate),
+        }
+    )
     if said is None:
-        alone = Verdict(urgency=urgency, specialty=read.flag_specialty, red_flags=flags)
-        return prediction.model_copy(update={"predicted": alone, "raw_valid": False, "repaired": True})
-    raised = said.urgency if 0 < ranks().get(said.urgency, 0) <= ranks()[urgency] else urgency
-    named = tuple(dict.fromkeys((*said.red_flags, *flags)))
-    return prediction.model_copy(update={"predicted": said.model_copy(update={"urgency": raised, "red_flags": named})})
+        return prediction.model_copy(update={"predicted": verdict, "raw_valid": False, "repaired": True})
+    return prediction.model_copy(update={"predicted": verdict})

@@ -7,12 +7,12 @@ from typing import Literal
 
 from llmft.dialogue import Triage, Urgency, read_triage
 from llmft.knowledge import Lang, conversation
+from llmft.protocol.beside import settle
 from llmft.protocol.rules import complaints
-from llmft.serve.triage.screen import Screening, most_urgent
-from llmft.vocabulary import icd10_labels, specialties
+from llmft.serve.triage.screen import Screening
+from llmft.vocabulary import UNDECIDED, icd10_labels, specialties
 
 GENERAL = "medecine_generale"
-UNDECIDED: Literal["indetermine"] = "indetermine"
 HUMAN = {
     "fr": "Je ne peux pas conclure : un professionnel reprend l'appel tout de suite.",
     "en": "I cannot conclude: a professional takes over the call at once.",
@@ -33,18 +33,12 @@ class Decision:
 def decide(text: str, confidence: float | None, screening: Screening, lang: Lang, abstain_below: float) -> Decision:
     """The decision on what the model wrote; ``confidence`` is that of its urgency, None when nobody can tell.
 
-    The rules' floor is never undercut. A model that is unsure decides nothing but U1, the safe side.
+    Evaluation settles its answers by the same function, :func:`llmft.protocol.beside.settle`.
     """
     said = read_triage(text)
-    floor = screening.floor
-    unsure = said is None or said.urgency == UNDECIDED or (confidence is not None and confidence < abstain_below)
-    abstained = unsure and not (said is not None and said.urgency == "U1")
-    wanted: Urgency | None = None if abstained or said is None else said.urgency
-    highest = most_urgent(level for level in (wanted, floor) if level is not None)
-    urgency: Urgency = highest or UNDECIDED
-    by: Literal["model", "rules", "abstained"] = "abstained" if highest is None else "model" if highest == wanted else "rules"
-    # A model that the rules had to correct, and that thinks of another part of the body, has not understood the call.
-    block = said if by != "rules" or _agrees(said, screening) else None
+    wanted, own = (said.urgency, said.specialty) if said else (None, None)
+    settled = settle(wanted, own, confidence, floor=screening.least, thought_of=screening.thought_of, abstain_below=abstain_below)
+    urgency, block = settled.urgency, said if settled.understood else None
     specialty = _specialty(block, screening)
     triage = Triage(
         urgency=urgency,
@@ -53,16 +47,9 @@ def decide(text: str, confidence: float | None, screening: Screening, lang: Lang
         red_flags=tuple(dict.fromkeys((*(flag.id for flag in screening.flags), *(said.red_flags if said else ())))),
         summary=block.summary if block else _summary(screening, lang),
         missing_info=said.missing_info if said else (),
-        escalate=urgency in ("U1", UNDECIDED) or abstained or bool(said and said.escalate),
+        escalate=urgency in ("U1", UNDECIDED) or settled.abstained or bool(said and said.escalate),
     )
-    return Decision(triage, sentence_for(text, urgency, specialty, by, lang), by, abstained, said)
-
-
-def _agrees(said: Triage | None, screening: Screening) -> bool:
-    """Whether the model thinks of a specialty that a rule thinks of, too."""
-    known = {flag.specialty for flag in screening.flags}
-    known |= {screening.complaint.specialty} if screening.complaint else set()
-    return said is not None and said.specialty in known
+    return Decision(triage, sentence_for(text, urgency, specialty, settled.by, lang), settled.by, settled.abstained, said)
 
 
 def _specialty(said: Triage | None, screening: Screening) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from llmft.dialogue import Urgency
 from llmft.knowledge import Lang, load, protocols
 from llmft.protocol import Match, matches_in_call
+from llmft.protocol.beside import least_urgency, most_urgent
 from llmft.protocol.heard_language import heard_language
 from llmft.protocol.rules import flag_labels, red_flags
 from llmft.serve.triage.shapes import Banner, Flag
@@ -27,14 +28,18 @@ class Screening:
 
     @property
     def floor(self) -> Urgency | None:
-        """Nothing may be less urgent than this."""
+        """What the red flags demand while the call goes on."""
         return most_urgent(flag.urgency for flag in self.flags)
 
+    @property
+    def least(self) -> Urgency | None:
+        """No triage may be less urgent than this: the red flags, and the complaint where the words clearly name it."""
+        return least_urgency((flag.urgency for flag in self.flags), self.complaint)
 
-def most_urgent(levels: Iterable[Urgency]) -> Urgency | None:
-    """The most urgent of some levels; those without rank do not count."""
-    ranked = [level for level in levels if urgencies()[level].rank]
-    return min(ranked, key=lambda level: urgencies()[level].rank, default=None)
+    @property
+    def thought_of(self) -> frozenset[str]:
+        """The specialties that a rule thinks of."""
+        return frozenset((*(flag.specialty for flag in self.flags), *([self.complaint.specialty] if self.complaint else ())))
 
 
 def screen(turns: Sequence[Said], lang: Lang) -> Screening:
