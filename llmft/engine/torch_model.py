@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ class TorchModel:
         """Positions that the model was made for."""
         return int(self.model.config.max_position_embeddings)
 
-    @property
+    @cached_property  # a tokenizer builds its vocabulary anew each time that it is asked
     def end_ids(self) -> list[int]:
         """Tokens that end an answer."""
         vocabulary = self.tokenizer.get_vocab()
