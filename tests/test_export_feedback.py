@@ -11,10 +11,12 @@ from gguf import GGMLQuantizationType as Type
 from gguf import GGUFReader
 from gguf.quants import dequantize
 
-from llmft.export.calibrate import calibrate
-from llmft.export.embedding import embedding_moments
-from llmft.export.file.feedback import BLOCK, round_q4_0, spread_of, within_memory
+from llmft.export.calibration.calls import Calls, read_layers
+from llmft.export.calibration.embedding import embedding_moments
+from llmft.export.file import feedback
+from llmft.export.file.feedback import BLOCK, groups_of, round_groups, round_q4_0, spread_of, spreads_of
 from llmft.export.file.kernels import Bytes, quantize_rows
+from llmft.export.file.known import Given
 from llmft.export.file.quants import QUANTS
 from llmft.export.sources import read_sources
 from llmft.export.stage import rounded_with_feedback
@@ -96,42 +98,81 @@ def test_rare_inputs_do_not_break_the_factor() -> None:
     assert np.isfinite(dequantize(round_q4_0(drawn(4), spread), Type.Q4_0)).all()
 
 
-def test_what_does_not_fit_into_memory_is_rounded_to_the_nearest() -> None:
-    layer = {f"blk.0.{part}.weight": 64 for part in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up")}
-    columns = {**layer, "blk.0.ffn_down.weight": 256}
-    square = 4 * 64 * 64
-    assert within_memory(columns, 3 * square) == set(layer)  # one for queries, keys and values, one for gate and up
-    assert within_memory(columns, 3 * square + 4 * 256 * 256) == set(columns)
-    assert within_memory(columns, square - 1) == set()
+def test_wide_layers_are_rounded_group_by_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert groups_of(2048) == [range(2048)]
+    assert groups_of(5632) == [range(1856), range(1856, 3744), range(3744, 5632)]
+    for columns in (32, 96, 2080, 8192, 28672):
+        groups = groups_of(columns)
+        assert [column for group in groups for column in group] == list(range(columns))
+        assert all(group.start % BLOCK == 0 and len(group) <= 2048 for group in groups)
+    monkeypatch.setattr(feedback, "WIDEST", 64)
+    first, second = groups_of(COLUMNS)
+    moments = correlated()
+    parts = moments[:32, :32], moments[32:, 32:]
+    assert (len(first), len(second)) == (32, 64)
+    rows = drawn(6)
+    spreads = spreads_of(parts)
+    expected = [round_q4_0(rows[:, :32], spreads[0]), round_q4_0(rows[:, 32:], spreads[1])]
+    assert np.array_equal(round_groups(rows, spreads), np.hstack(expected))
+    assert spreads_of((moments, np.zeros((32, 32), np.float32))) == ()
 
 
-def test_moments_are_the_outer_products_of_what_enters(tmp_path: Path) -> None:
+def test_factor_is_that_of_the_inverse() -> None:
+    """U of H⁻¹ = Uᵀ U, in the order of the columns."""
+    moments = correlated()
+    spread = spread_of(moments)
+    assert spread is not None
+    ordered = moments[np.ix_(spread.columns, spread.columns)].astype(np.float64)
+    ordered[np.diag_indices(COLUMNS)] += 0.01 * np.diag(moments).astype(np.float64).mean()
+    assert np.allclose(np.tril(spread.factor, -1), 0, atol=1e-12)
+    assert np.allclose(spread.factor.T @ spread.factor @ ordered, np.eye(COLUMNS), atol=1e-3)
+
+
+def test_moments_are_the_outer_products_of_what_enters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = tiny_export.save_zoo_base(tmp_path / "base", "llama-2")
     sources = read_sources(base, [tiny_export.save_adapter_of(tmp_path / "adapter", base)])
     wanted = rounded_with_feedback(sources, [QUANTS["Q4_0"], QUANTS["F16"]], ())
-    assert wanted == {
-        tensor.name for tensor in sources.model.tensors if tensor.name.startswith("blk.") and len(tensor.shape) == 2
-    }
+    in_layers = {tensor.name for tensor in sources.model.tensors if tensor.name.startswith("blk.") and len(tensor.shape) == 2}
+    assert wanted == {*in_layers, "token_embd.weight"}
     assert rounded_with_feedback(sources, [QUANTS["F16"], QUANTS["Q8_0"]], ()) == set()
-    found = calibrate(sources, ROWS, with_moments=wanted)
-    assert set(found.moments) == wanted
-    assert found.moments["blk.0.attn_q.weight"] is found.moments["blk.0.attn_v.weight"]
-    assert found.moments["blk.0.attn_q.weight"] is not found.moments["blk.1.attn_q.weight"]
-    for name, moments in found.moments.items():
-        assert np.allclose(np.diag(moments), found.statistics[name].squares / 9, rtol=1e-4)
-        assert np.allclose(moments, moments.T, rtol=1e-4, atol=1e-6) and not np.allclose(moments, np.diag(np.diag(moments)))
+    *layers, head = read_layers(sources, ROWS, wanted)
+    assert head.moments == {} and {name for layer in layers for name in layer.moments} == in_layers
+    for layer in layers:
+        number = next(iter(layer.moments)).split(".")[1]
+        assert layer.moments[f"blk.{number}.attn_q.weight"] is layer.moments[f"blk.{number}.attn_v.weight"]
+        for name, (moments,) in layer.moments.items():
+            assert np.allclose(np.diag(moments), layer.statistics[name].mean, rtol=1e-4)
+            assert np.allclose(moments, moments.T, rtol=1e-4, atol=1e-6) and not np.allclose(moments, np.diag(np.diag(moments)))
+    monkeypatch.setattr(feedback, "WIDEST", 32)
+    for whole, cut in zip(layers, read_layers(sources, ROWS, wanted), strict=False):
+        for name, (moments,) in whole.moments.items():
+            parts = [moments[group.start : group.stop, group.start : group.stop] for group in groups_of(len(moments))]
+            assert all(np.allclose(*pair, rtol=1e-5, atol=1e-7) for pair in zip(cut.moments[name], parts, strict=True))
 
-    wanted = {*wanted, "token_embd.weight"}
-    found.moments["token_embd.weight"] = embedding_moments(sources)
-    kinds = {QUANTS[name]: tmp_path / f"{name}.gguf" for name in ("Q4_0", "Q8_0", "F16")}
-    plain = {QUANTS[name]: tmp_path / f"plain-{name}.gguf" for name in ("Q4_0", "Q8_0", "F16")}
-    write_files(sources, kinds, "m", Options(threads=1, moments=found.moments))
-    write_files(sources, plain, "m", Options(threads=1))
-    for quant, path in kinds.items():
-        tensors, others = ({t.name: t for t in GGUFReader(file).tensors} for file in (path, plain[quant]))
-        differing = {name for name in tensors if not np.array_equal(tensors[name].data, others[name].data)}
-        assert differing == (wanted if quant.name == "Q4_0" else set())
-        assert all(tensors[name].tensor_type == others[name].tensor_type for name in tensors)
+
+def test_q4_0_alone_is_rounded_with_feedback(tmp_path: Path) -> None:
+    """In one pass with other files, and the same as from numbers that are known before."""
+    base = tiny_export.save_zoo_base(tmp_path / "base", "llama-2")
+    sources = read_sources(base, [tiny_export.save_adapter_of(tmp_path / "adapter", base)])
+    wanted = rounded_with_feedback(sources, [QUANTS["Q4_0"]], ())
+
+    def made(title: str, options: Options) -> dict[str, dict[str, GGUFReader]]:
+        paths = {QUANTS[name]: tmp_path / f"{title}-{name}.gguf" for name in ("Q4_0", "Q8_0", "F16")}
+        write_files(sources, paths, "m", options)
+        return {quant.name: {t.name: t for t in GGUFReader(path).tensors} for quant, path in paths.items()}
+
+    layers = list(read_layers(sources, ROWS, wanted))
+    importance = {name: found.mean for layer in layers for name, found in layer.statistics.items()}
+    moments = {name: found for layer in layers for name, found in layer.moments.items()}
+    moments["token_embd.weight"] = embedding_moments(sources)
+    read = made("read", Options(threads=1, known=Calls(sources, ROWS, wanted)))
+    given = made("given", Options(threads=1, known=Given(importance, moments)))
+    nearest = made("nearest", Options(threads=1, known=Given(importance)))
+    for quant, tensors in read.items():
+        assert all(np.array_equal(tensor.data, given[quant][name].data) for name, tensor in tensors.items())
+        assert all(tensor.tensor_type == nearest[quant][name].tensor_type for name, tensor in tensors.items())
+        differing = {name for name, tensor in tensors.items() if not np.array_equal(tensor.data, nearest[quant][name].data)}
+        assert differing == (wanted if quant == "Q4_0" else set())
 
 
 @pytest.mark.parametrize("name", ["llama-2", "gpt-j"])
@@ -140,7 +181,7 @@ def test_embedding_weighs_what_the_first_layer_reads(name: str, tmp_path: Path) 
     from transformers import AutoModelForCausalLM
 
     base = tiny_export.save_zoo_base(tmp_path / "base", name)
-    found = embedding_moments(read_sources(base))
+    (found,) = embedding_moments(read_sources(base))
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     state = {key.partition(".0.")[2]: value.numpy() for key, value in model.state_dict().items() if ".0." in key}
     readers = {

@@ -18,11 +18,13 @@ from llmft import settings
 from llmft.cli import main
 from llmft.dialogue import read_dialogues
 from llmft.errors import CheckpointError
-from llmft.export.calibrate import calibrate, even_sample, mean_loss, plain_name
+from llmft.export.calibration.bases import NF4, ORIGINAL, losses_on_bases
+from llmft.export.calibration.calls import Calls
 from llmft.export.file.imatrix import Statistic, read_imatrix, require_fit, write_imatrix
-from llmft.export.file.quants import QUANTS
+from llmft.export.file.known import Given
+from llmft.export.file.quants import QUANTS, parse_rules
 from llmft.export.sources import read_sources
-from llmft.export.stage import Wishes, export_run, known_from_calls, uses_importance
+from llmft.export.stage import Wishes, even_sample, export_run, known_without_recipe, uses_importance
 from llmft.export.writer import Options, write_files
 from llmft.prompt import Encoded
 from llmft.recipe import load_recipe
@@ -56,7 +58,7 @@ def test_statistics_are_the_squares_of_what_enters_each_layer(pair: tuple[Path, 
     import torch
 
     sources = read_sources(pair[0], [pair[1]])
-    found = calibrate(sources, ROWS).statistics
+    found = Calls(sources, ROWS).finish()
     matrices = {t.name for t in sources.model.tensors if t.name.startswith("blk.") and len(t.shape) == 2}
     head = "output.weight" if sources.model.has_output else "token_embd.weight"
     assert set(found) == matrices | {head}
@@ -77,7 +79,7 @@ def test_statistics_are_the_squares_of_what_enters_each_layer(pair: tuple[Path, 
 
 def test_file_reads_back_and_weighs_bytes_as_llama_cpp_does(llama: tuple[Path, Path], tmp_path: Path) -> None:
     sources = read_sources(llama[0], [llama[1]])
-    statistics = calibrate(sources, ROWS).statistics
+    statistics = Calls(sources, ROWS).finish()
     write_imatrix(tmp_path / "imatrix.gguf", statistics, "calls")
     means = read_imatrix(tmp_path / "imatrix.gguf")
     assert set(means) == set(statistics)
@@ -85,7 +87,7 @@ def test_file_reads_back_and_weighs_bytes_as_llama_cpp_does(llama: tuple[Path, P
     reader = GGUFReader(tmp_path / "imatrix.gguf")
     kept = {key: reader.get_field(key).contents() for key in ("general.type", "imatrix.datasets", "imatrix.chunk_count")}  # type: ignore[union-attr]
     assert kept == {"general.type": "imatrix", "imatrix.datasets": ["calls"], "imatrix.chunk_count": 1}
-    options = Options(threads=1, importance=means)
+    options = Options(threads=1, known=Given(means))
     paths = {QUANTS[name]: tmp_path / f"{name}.gguf" for name in ("Q4_0", "Q4_K_M")}
     write_files(sources, {QUANTS["F32"]: tmp_path / "F32.gguf", **paths}, "m", options)
     plain = write_files(sources, {QUANTS["Q4_0"]: tmp_path / "plain.gguf"}, "m", Options(threads=1))[QUANTS["Q4_0"]][0]
@@ -148,40 +150,47 @@ def test_what_was_never_seen_weighs_alike(tmp_path: Path) -> None:
     assert read_imatrix(tmp_path / "i.gguf")["blk.0.attn_q.weight"].tolist() == [1.0] * 4
 
 
-def test_losses_on_both_bases(llama: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("name", ["gemma-2", "gpt-j", "llama-2", "phi-3"])
+def test_losses_on_both_bases(name: str, tmp_path: Path) -> None:
     import torch
 
-    sources = read_sources(llama[0], [llama[1]])
-    found = calibrate(sources, ROWS, ROWS, compare_nf4=True)
-    model = adapted(*llama)
+    base = tiny_export.save_zoo_base(tmp_path / "base", name)
+    adapter = tiny_export.save_adapter_of(tmp_path / "adapter", base)
+    found = losses_on_bases(read_sources(base, [adapter]), ROWS)
+    model = adapted(base, adapter)
     with torch.inference_mode():
         losses = [model(torch.tensor([r.input_ids]), labels=torch.tensor([r.labels])).loss.item() for r in ROWS]
-    assert found.loss_original == pytest.approx((4 * losses[0] + 2 * losses[1]) / 6, rel=1e-5)
-    assert mean_loss(model, ROWS) == pytest.approx(found.loss_original, rel=1e-6)
-    assert found.loss_nf4 is not None and abs(found.loss_nf4 - found.loss_original) > 1e-4
-    assert found.is_nf4_better is (found.loss_nf4 < found.loss_original)
+    assert found[ORIGINAL] == pytest.approx((4 * losses[0] + 2 * losses[1]) / 6, rel=1e-5)
+    assert abs(found[NF4] - found[ORIGINAL]) > 1e-4
+    assert losses_on_bases(read_sources(base, [adapter]), []) == {}
 
 
-def test_weighted_adapters_are_read_as_their_sum(llama: tuple[Path, Path]) -> None:
-    one = calibrate(read_sources(llama[0], [llama[1]]), ROWS).statistics
-    halves = calibrate(read_sources(llama[0], [llama[1], llama[1]], [0.25, 0.75]), ROWS).statistics
-    other = calibrate(read_sources(llama[0], [llama[1], llama[1]]), ROWS).statistics
+def test_weighted_adapters_are_read_as_their_sum(llama: tuple[Path, Path], tmp_path: Path) -> None:
+    one = Calls(read_sources(llama[0], [llama[1]]), ROWS).finish()
+    halves = Calls(read_sources(llama[0], [llama[1], llama[1]], [0.25, 0.75]), ROWS).finish()
+    other = Calls(read_sources(llama[0], [llama[1], llama[1]]), ROWS).finish()
     assert set(one) == set(halves)
     assert all(np.allclose(one[name].squares, halves[name].squares, rtol=1e-4) for name in one)
     last = "blk.1.ffn_down.weight"
     assert not np.allclose(one[last].squares, other[last].squares, rtol=1e-2)
-
-
-def test_adapters_that_are_no_plain_sum_need_a_matrix_of_their_own(llama: tuple[Path, Path], tmp_path: Path) -> None:
     turned = tiny_export.save_adapter_of(tmp_path / "dora", llama[0], use_dora=True)
-    with pytest.raises(CheckpointError, match="dora is more than plain low-rank matrices .* --imatrix FILE"):
-        calibrate(read_sources(llama[0], [llama[1], turned]), ROWS)
+    both = Calls(read_sources(llama[0], [llama[1], turned]), ROWS).finish()  # a sum that PEFT itself cannot compute
+    assert set(both) == set(one)
 
 
-def test_names_without_what_peft_wraps_around_them() -> None:
-    assert plain_name("base_model.model.model.layers.0.self_attn.q_proj.base_layer") == "model.layers.0.self_attn.q_proj"
-    assert plain_name("base_model.model.lm_head.modules_to_save.default") == "lm_head"
-    assert plain_name("model.layers.3.mlp.up_proj") == "model.layers.3.mlp.up_proj"
+@pytest.mark.parametrize("weighed_by", ["adapter", "embedding"])
+def test_only_what_was_written_has_been_read(llama: tuple[Path, Path], weighed_by: str) -> None:
+    """The writer asks for tensors in order; each answer costs one layer, and outer products of one layer are held."""
+    sources = read_sources(llama[0], [llama[1]])
+    layers = [[t.name for t in sources.model.tensors if t.name.startswith(f"blk.{n}.") and len(t.shape) == 2] for n in (0, 1)]
+    calls = Calls(sources, ROWS, {*layers[0], *layers[1], "token_embd.weight"} if weighed_by == "embedding" else set(layers[1]))
+    assert calls.of("token_embd.weight").importance is None and calls.statistics == {}
+    assert bool(calls.of("token_embd.weight").moments) == (weighed_by == "embedding")
+    assert calls.of("blk.0.attn_q.weight").importance is not None and set(calls.statistics) == set(layers[0])
+    calls.of("blk.1.ffn_up.weight")
+    assert set(calls.moments) == set(layers[1]) and "output.weight" not in calls.statistics
+    assert calls.of("output_norm.weight").importance is None and "output.weight" not in calls.statistics
+    assert set(calls.finish()) == {*layers[0], *layers[1], "output.weight"} and calls.moments == {}
 
 
 def test_dialogues_are_taken_evenly(tmp_path: Path) -> None:
@@ -226,9 +235,7 @@ def test_a_run_is_calibrated_on_its_training_calls(
     assert "validation loss in nats a token" in (folder / "MODEL_CARD.md").read_text("utf-8")
     sources = read_sources(llama[0], [llama[1]], into_nf4=into_nf4)
     expected = tmp_path / "expected.gguf"
-    from llmft.export.file.quants import parse_rules
-
-    options = Options(rules=parse_rules(["ffn_up=Q5_0"]), importance=means)
+    options = Options(rules=parse_rules(["ffn_up=Q5_0"]), known=Given(means))
     write_files(sources, {QUANTS["Q4_0"]: expected}, "m", options)
     assert differing(paths[0], expected) == []
 
@@ -243,10 +250,12 @@ def test_bare_export_is_weighed_by_a_set_that_is_given(
     assert main([*command, "--output", str(tmp_path / "a.gguf"), *with_set]) == 0
     assert main([*command, "--output", str(tmp_path / "b.gguf")]) == 0
     sources, rules = read_sources(llama[0], [llama[1]]), ()
-    importance, moments = known_from_calls(sources, ["Q4_0"], rules, tmp_path / "set")
-    assert "token_embd.weight" in moments and set(importance) >= set(moments) - {"token_embd.weight"}
+    known = known_without_recipe(sources, ["Q4_0"], rules, tmp_path / "set", None)
+    assert isinstance(known, Calls)
+    moments = known.rounded
+    assert "token_embd.weight" in moments
     paths = {QUANTS["Q4_0"]: tmp_path / "c.gguf"}
-    write_files(sources, paths, "a", Options(importance=importance, moments=moments))
+    write_files(sources, paths, "a", Options(known=known))
     assert differing(tmp_path / "a.gguf", tmp_path / "c.gguf") == []
     weighed = {found.partition(":")[0] for found in differing(tmp_path / "a.gguf", tmp_path / "b.gguf")}
     assert weighed >= set(moments)

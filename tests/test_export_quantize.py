@@ -16,6 +16,7 @@ from llmft.errors import ExportError, MissingExtraError
 from llmft.export.base.layout import Model, Tensor
 from llmft.export.file import kernels, quants
 from llmft.export.file.kernels import NUMPY_TYPES, quantize_rows, row_bytes
+from llmft.export.file.known import Given
 from llmft.export.file.quants import QUANTS, fit, parse_quant, parse_rules, tensor_types
 from llmft.export.sources import read_sources
 from llmft.export.writer import Options, write_files
@@ -98,7 +99,7 @@ def test_bytes_equal_llama_cpp_for_every_tensor_of_every_quant(made: dict[str, A
     importance = random_importance(sources) if weighted else {}
     names = [name for name in QUANTS if name != "F32" and (weighted or name not in NEEDS_IMPORTANCE)]
     paths = {QUANTS[name]: folder / f"{name}-{weighted}.gguf" for name in names}
-    write_files(sources, paths, "m", Options(threads=1, importance=importance))
+    write_files(sources, paths, "m", Options(threads=1, known=Given(importance)))
     wrong = {}
     for quant, path in paths.items():
         theirs = folder / "theirs.gguf"

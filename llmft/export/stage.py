@@ -7,20 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from gguf import GGMLQuantizationType as Type
 
 from llmft.errors import ExportError
-from llmft.export.base.checkpoint import Floats
-from llmft.export.calibrate import Calibration, calibrate, even_sample
+from llmft.export.calibration.bases import NF4, ORIGINAL, losses_on_bases
+from llmft.export.calibration.calls import Calls
+from llmft.export.calibration.embedding import EMBEDDING
 from llmft.export.delivery import card
 from llmft.export.delivery.desktop import require_desktop
-from llmft.export.embedding import EMBEDDING, embedding_is_rounded, embedding_moments
-from llmft.export.file.feedback import within_memory
+from llmft.export.delivery.facts import evaluated_files
 from llmft.export.file.imatrix import read_imatrix, require_fit, write_imatrix
+from llmft.export.file.known import Given, Known
 from llmft.export.file.quants import FLOATS, Quant, Rule, parse_quant, parse_rules, tensor_types
 from llmft.export.sources import Sources, read_sources
 from llmft.export.writer import Options, write_files
+from llmft.gate_result import card_section, put_on_card
 from llmft.recipe import Recipe
 from llmft.run import write_text
 from llmft.settings import Export
@@ -46,7 +47,7 @@ def export_run(recipe: Recipe, base_dir: Path, adapter_dir: Path, wishes: Wishes
 
     Quants that can use it are weighted by an importance matrix of the training calls, kept as ``imatrix.gguf``.
     """
-    settings, folder = recipe.export, recipe.export_dir
+    settings, folder, evaluation_dir = recipe.export, recipe.export_dir, recipe.run.evaluation_dir
     profile = wishes.profile or settings.profile
     kinds = list(dict.fromkeys(parse_quant(quant) for quant in wishes.quants or _quants(settings, profile)))
     paths = {kind: folder / f"{recipe.name}-{kind.name}.gguf" for kind in kinds}
@@ -56,18 +57,15 @@ def export_run(recipe: Recipe, base_dir: Path, adapter_dir: Path, wishes: Wishes
     sources = read_sources(base_dir, [adapter_dir], into_nf4=settings.merge_base == "nf4")
     if profile == "gpt4all":
         require_desktop(sources, has_parts=wishes.part_bytes is not None)
-    rules = parse_rules(f"{pattern}={kind}" for pattern, kind in settings.mix.items())
-    calibration = _calibrated(recipe, sources, kinds, wishes, rules)
-    if settings.merge_base == "better" and calibration is not None and calibration.is_nf4_better:
+    losses = _losses(recipe, sources)
+    if losses and losses[NF4] < losses[ORIGINAL]:
         sources = read_sources(base_dir, [adapter_dir], into_nf4=True)
-    options = Options(
-        rules=rules,
-        importance=_importance(folder, sources, calibration, wishes),
-        moments=_moments(sources, calibration, kinds, rules),
-        part_bytes=wishes.part_bytes,
-        force=wishes.force,
-    )
+    rules = parse_rules(f"{pattern}={kind}" for pattern, kind in settings.mix.items())
+    known = _known(recipe, sources, kinds, wishes, rules)
+    options = Options(rules=rules, known=known, part_bytes=wishes.part_bytes, force=wishes.force)
     written = write_files(sources, paths, recipe.name, options)
+    if isinstance(known, Calls):
+        write_imatrix(folder / IMATRIX, known.finish(), "de-identified training calls")
     data_card = Path(recipe.data.folder) / "DATA_CARD.md"
     if data_card.is_file():
         write_text(folder / data_card.name, data_card.read_text("utf-8"))
@@ -77,9 +75,10 @@ def export_run(recipe: Recipe, base_dir: Path, adapter_dir: Path, wishes: Wishes
         recipe.name,
         written,
         recipe.data.system or "",
-        losses=_losses(calibration),
-        feedback=len(options.moments),
+        losses=losses,
+        feedback=len(known.rounded) if isinstance(known, Calls) else 0,
     )
+    put_on_card(folder / "MODEL_CARD.md", card_section(evaluated_files(folder, evaluation_dir), evaluation_dir))
     return [path for group in written.values() for path in group]
 
 
@@ -90,39 +89,38 @@ def _quants(settings: Export, profile: str | None) -> tuple[str, ...]:
     return PROFILES[profile]
 
 
-def _calibrated(
-    recipe: Recipe, sources: Sources, kinds: Sequence[Quant], wishes: Wishes, rules: Sequence[Rule]
-) -> Calibration | None:
-    """Statistics of the training calls where a quant can use them, losses where two bases are in question."""
-    wants_matrix = wishes.imatrix is None and recipe.export.calibration_dialogues > 0 and any(map(uses_importance, kinds))
-    compares = recipe.export.merge_base == "better"
-    if not wants_matrix and not compares:
-        return None
-    count = max(1, recipe.export.calibration_dialogues)
-    prepared = Path(recipe.data.folder)
-    training = _encoded(recipe.data.system, sources, prepared / "train.jsonl", count if wants_matrix else 0)
-    validation = _encoded(recipe.data.system, sources, prepared / "validation.jsonl", count if compares else 0)
-    if not training and not validation:
-        return None
-    with_moments = rounded_with_feedback(sources, kinds, rules) if recipe.export.rounding == "feedback" and training else set()
-    return calibrate(sources, training, validation, with_moments=with_moments, compare_nf4=compares)
-
-
-def _moments(
-    sources: Sources, calibration: Calibration | None, kinds: Sequence[Quant], rules: Sequence[Rule]
-) -> dict[str, Floats]:
-    """What is known of the inputs of all tensors that are rounded with feedback."""
-    if calibration is None or not calibration.moments:
+def _losses(recipe: Recipe, sources: Sources) -> dict[str, float]:
+    """Of both bases on validation calls, where the recipe wants the better one."""
+    if recipe.export.merge_base != "better":
         return {}
-    of_embedding = {EMBEDDING: embedding_moments(sources)} if embedding_is_rounded(sources, kinds, rules) else {}
-    return {**calibration.moments, **of_embedding}
+    count = max(1, recipe.export.calibration_dialogues)
+    return losses_on_bases(sources, _encoded(recipe.data.system, sources, Path(recipe.data.folder) / "validation.jsonl", count))
+
+
+def _known(recipe: Recipe, sources: Sources, kinds: Sequence[Quant], wishes: Wishes, rules: Sequence[Rule]) -> Known:
+    """What the training calls say, or the user's own matrix; nothing where no quant can use it."""
+    if wishes.imatrix is not None:
+        return given_matrix(wishes.imatrix, sources)
+    count = recipe.export.calibration_dialogues if any(map(uses_importance, kinds)) else 0
+    training = _encoded(recipe.data.system, sources, Path(recipe.data.folder) / "train.jsonl", count)
+    if not training:
+        return Given()
+    with_feedback = recipe.export.rounding == "feedback"
+    return Calls(sources, training, rounded_with_feedback(sources, kinds, rules) if with_feedback else ())
+
+
+def given_matrix(path: Path, sources: Sources) -> Given:
+    """The importance matrix of a file, which must be of this model."""
+    means = read_imatrix(path)
+    require_fit(means, sources.model)
+    return Given(means)
 
 
 def rounded_with_feedback(sources: Sources, kinds: Sequence[Quant], rules: Sequence[Rule]) -> set[str]:
-    """Weights of the layers that become Q4_0 in one of the files, as many as fit into memory with what must be known of them."""
+    """Weights of the layers, and the embedding, that become Q4_0 in one of the files; a tied head is finer."""
     types = [tensor_types(sources.model, kind, rules, True) for kind in kinds if kind.bulk not in FLOATS]
-    in_layers = [tensor for tensor in sources.model.tensors if tensor.name.startswith("blk.")]
-    return within_memory({t.name: t.columns for t in in_layers if any(found[t.name] == Type.Q4_0 for found in types)})
+    read = {tensor.name for tensor in sources.model.tensors if tensor.name.startswith("blk.")} | {EMBEDDING}
+    return {name for name in read if any(found[name] == Type.Q4_0 for found in types)}
 
 
 def uses_importance(quant: Quant) -> bool:
@@ -130,17 +128,18 @@ def uses_importance(quant: Quant) -> bool:
     return quant.bulk not in (*FLOATS, Type.Q8_0)
 
 
-def known_from_calls(
-    sources: Sources, quants: Sequence[str], rules: Sequence[Rule], folder: Path
-) -> tuple[dict[str, Floats], dict[str, Floats]]:
-    """Importance and moments for a model without a recipe, from the training calls of a prepared set."""
-    kinds = [parse_quant(quant) for quant in quants]
+def known_without_recipe(
+    sources: Sources, quants: Sequence[str], rules: Sequence[Rule], folder: Path | None, imatrix: Path | None
+) -> Known:
+    """From the training calls of a prepared set, with the importance of a user's own matrix where there is one."""
+    given = None if imatrix is None else given_matrix(imatrix, sources)
+    if folder is None:
+        return given or Given()
     calls = _encoded(None, sources, folder / "train.jsonl", Export().calibration_dialogues)
     if not calls:
         raise ExportError(f"{folder / 'train.jsonl'} holds no call that can be read; make a set with: llmft prepare")
-    calibration = calibrate(sources, calls, with_moments=rounded_with_feedback(sources, kinds, rules))
-    means = {name: statistic.squares / np.float32(statistic.count) for name, statistic in calibration.statistics.items()}
-    return means, _moments(sources, calibration, kinds, rules)
+    rounded = rounded_with_feedback(sources, [parse_quant(quant) for quant in quants], rules)
+    return Calls(sources, calls, rounded, given)
 
 
 def _encoded(system: str | None, sources: Sources, path: Path, count: int) -> list[Any]:
@@ -156,19 +155,12 @@ def _encoded(system: str | None, sources: Sources, path: Path, count: int) -> li
     return [row for row in rows if len(row.input_ids) <= LONGEST_TOKENS]
 
 
-def _importance(folder: Path, sources: Sources, calibration: Calibration | None, wishes: Wishes) -> dict[str, Any]:
-    """Of the user's matrix, or of one that is written for llama-quantize to use as well."""
-    if wishes.imatrix is not None:
-        means = read_imatrix(wishes.imatrix)
-        require_fit(means, sources.model)
-        return means
-    if calibration is None or not calibration.statistics:
-        return {}
-    write_imatrix(folder / IMATRIX, calibration.statistics, "de-identified training calls")
-    return read_imatrix(folder / IMATRIX)
+def even_sample(path: Path, count: int) -> list[Any]:
+    """``count`` dialogues taken evenly from a prepared split, empty when it is not there."""
+    from llmft.dialogue import Dialogue, scan_dialogues
 
-
-def _losses(calibration: Calibration | None) -> dict[str, float]:
-    if calibration is None or calibration.loss_original is None or calibration.loss_nf4 is None:
-        return {}
-    return {"original weights": calibration.loss_original, "dequantised NF4": calibration.loss_nf4}
+    if not path.is_file():
+        return []
+    dialogues = [parsed for parsed in scan_dialogues(path) if isinstance(parsed, Dialogue)]
+    step = max(1, len(dialogues) // count)
+    return dialogues[::step][:count]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,15 +11,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from llmft.errors import ExportError
-from llmft.export.base.checkpoint import Floats
-from llmft.export.base.layout import Tensor
+from llmft.export.base.layout import Model, Tensor
 from llmft.export.delivery import card
 from llmft.export.delivery.desktop import require_desktop
 from llmft.export.file.header import Part, Plan, plan, vocabulary_file
-from llmft.export.file.imatrix import require_fit
 from llmft.export.file.journal import Journal, finished_tensors, identity, journal_path
+from llmft.export.file.known import Given, Known
 from llmft.export.file.quants import QUANTS, Quant, Rule, parse_quant, tensor_types
-from llmft.export.file.stream import Known, Output, in_order, work_of
+from llmft.export.file.stream import Output, in_order, work_of
 from llmft.export.sources import Sources, read_sources
 from llmft.export.vocabulary.check import checked_vocabulary
 from llmft.run import PARTIAL, disk_error, require_space
@@ -31,14 +29,14 @@ class Options:
     """How files are written."""
 
     rules: tuple[Rule, ...] = ()
-    importance: Mapping[str, Floats] = field(default_factory=dict)  # tensor ─▶ what an error in each column costs
+    known: Known = field(default_factory=Given)  # what is known of each tensor's inputs
     part_bytes: int | None = None  # files larger than this are split
     threads: int | None = None
     force: bool = False
-    moments: Mapping[str, Floats] = field(default_factory=dict)  # tensor ─▶ mean outer product of its inputs, for Q4_0
 
 
 DEFAULTS = Options()
+EMBEDDING = "token_embd.weight"
 
 
 def export(
@@ -110,8 +108,6 @@ def export_bare(
     sources = read_sources(base_dir, adapter_dirs, shares, into_nf4=into_nf4)
     if for_desktop:
         require_desktop(sources, has_parts=options.part_bytes is not None)
-    if options.importance:
-        require_fit(options.importance, sources.model)
     written = write_files(sources, paths, output_path.stem, options)
     card.write_companions(sources, output_path.parent, output_path.stem, written, "", prefix=output_path.stem + ".")
     return [path for group in written.values() for path in group]
@@ -124,7 +120,7 @@ def write_files(sources: Sources, paths: Mapping[Quant, Path], name: str, option
     _refuse_existing(parts, options)
     journal = journal_path(parts[0].path)
     made_from = identity((part.header for part in parts), _stamped(sources), _choices(sources, plans, options))
-    finished = _resumable(journal, made_from, parts, sources.model.tensors)
+    finished = _resumable(journal, made_from, parts, in_writing_order(sources.model))
     try:
         require_space(parts[0].path.parent, sum(part.size_bytes - _reusable(part, finished) for part in parts))
         with _checked(sources, parts[0].path):
@@ -142,6 +138,11 @@ def write_files(sources: Sources, paths: Mapping[Quant, Path], name: str, option
     return {each.quant: [part.path for part in each.parts] for each in plans}
 
 
+def in_writing_order(model: Model) -> list[Tensor]:
+    """Tensors in the order in which calls tell about them, which is the file's but for an embedding that is the head too."""
+    return sorted(model.tensors, key=lambda tensor: tensor.name == EMBEDDING and not model.has_output)
+
+
 def _checked(sources: Sources, path: Path) -> AbstractContextManager[None]:
     """The tokenizer's check runs beside the writing; where it fails, no file gets its final name."""
     vocabulary = sources.vocabulary
@@ -152,7 +153,7 @@ def _checked(sources: Sources, path: Path) -> AbstractContextManager[None]:
 
 
 def _plan(sources: Sources, path: Path, name: str, quant: Quant, options: Options) -> Plan:
-    types = tensor_types(sources.model, quant, options.rules, bool(options.importance))
+    types = tensor_types(sources.model, quant, options.rules, options.known.weighs)
     _refuse_file_for_folder(path.parent)
     try:
         return plan(path, name, quant, types, sources.model, sources.vocabulary, options.part_bytes)
@@ -180,10 +181,7 @@ def _stamped(sources: Sources) -> list[Path]:
 def _choices(sources: Sources, plans: Sequence[Plan], options: Options) -> str:
     """What else decides the bytes of a file."""
     shares = [(str(adapter.folder), adapter.share, sorted(adapter.config.items(), key=str)) for adapter in sources.adapters]
-    known = sorted([*options.importance.items(), *options.moments.items()], key=lambda item: (item[0], item[1].ndim))
-    digests = {id(values): hashlib.sha256(values.tobytes()).hexdigest() for _, values in known}
-    weights = [(name, digests[id(values)]) for name, values in known]
-    return repr((sources.merge_base, shares, [sorted(each.types.items()) for each in plans], weights))
+    return repr((sources.merge_base, shares, [sorted(each.types.items()) for each in plans], options.known.identity))
 
 
 def _partial(part: Part) -> Path:
@@ -195,8 +193,8 @@ def _resumable(journal: Path, made_from: str, parts: Sequence[Part], tensors: Se
     finished = finished_tensors(journal, made_from)
     names = {tensor.name for tensor in tensors[:finished]}
     for part in parts:
-        ends = [offset for name, offset in part.offsets.items() if name not in names]
-        due = min(ends, default=part.size_bytes)
+        last = max((offset for name, offset in part.offsets.items() if name in names), default=-1)
+        due = min((offset for offset in part.offsets.values() if offset > last), default=part.size_bytes)
         if not _partial(part).is_file() or _partial(part).stat().st_size < due:
             finished = 0
     if not finished:
@@ -229,7 +227,7 @@ def _reusable(part: Part, finished: int) -> int:
 def _write_all(
     sources: Sources, plans: Sequence[Plan], name: str, options: Options, journal: Path, made_from: str, finished: int
 ) -> None:
-    tensors, threads = sources.model.tensors, options.threads or _cores()
+    tensors, threads = in_writing_order(sources.model), options.threads or _cores()
     with ExitStack() as stack:
         outputs = [Output(each, [_open(stack, part, finished) for part in each.parts]) for each in plans]
         files = [file for output in outputs for file in output.files]
@@ -240,7 +238,7 @@ def _write_all(
         total = sum(tensor.rows * tensor.columns for tensor in tensors)
         advance = stack.enter_context(_progress(f"{name} → {', '.join(each.quant.name for each in plans)}", total))
         advance(sum(tensor.rows * tensor.columns for tensor in tensors[:finished]))
-        work = work_of(sources, outputs, tensors[finished:], Known(options.importance, options.moments))
+        work = work_of(sources, outputs, tensors[finished:], options.known)
         for done in in_order(pool, work, 2 * threads):
             tensor = tensors[finished + done.number]
             for output, piece in zip(outputs, done.pieces, strict=True):

@@ -66,6 +66,18 @@ def read_verified(path: Path) -> dict[str, Any]:
         return {}
 
 
+def evaluated_files(folder: Path, evaluation_dir: Path) -> list[str]:
+    """The files of ``folder``'s manifest whose very bytes were evaluated; those written anew since have no figures yet."""
+    try:
+        written = json.loads((folder / "manifest.json").read_text("utf-8"))["files"]
+        measured = json.loads((evaluation_dir / "metrics.json").read_text("utf-8"))["models"]
+        return [
+            name for name, facts in written.items() if measured.get(name, {}).get("made_of", {}).get("file") == facts["sha256"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
 def refresh_card(card_path: Path, verify_path: Path) -> None:
     """Put what verify measured into a model card that export wrote; a card without the marks is someone else's."""
     if not card_path.is_file():

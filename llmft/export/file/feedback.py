@@ -7,37 +7,29 @@ e · U[j, j+1:] / U[j, j]. Scales are searched for per block, where ggml searche
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmft.export.base.checkpoint import Floats
+from llmft.export.file.known import Moments
 
-MOST_BYTES = 4 << 30  # of mean outer products in float32, all held at once; beyond it a tensor is rounded to the nearest
-SAME_INPUT = {"attn_k": "attn_q", "attn_v": "attn_q", "ffn_up": "ffn_gate"}  # where both are there
+WIDEST = 2048  # columns whose errors are spread over each other: what is known of them grows with the square
 BLOCK = 32  # columns that share a scale in Q4_0
 LOWEST, HIGHEST = -8, 7  # of the whole numbers that a scale is multiplied by
 DAMPING = 0.01  # of the mean diagonal, added to it: inputs that hardly occur must not decide
 STRETCHES = np.linspace(0.72, 1.2, 25, dtype=np.float32)  # tried of the scale that puts a block's largest number at the end
 
 
-def within_memory(columns: Mapping[str, int], most_bytes: int = MOST_BYTES) -> set[str]:
-    """Tensors (name ─▶ columns) whose outer products fit together, the narrowest first."""
-    chosen: set[str] = set()
-    counted: set[str] = set()
-    used_bytes = 0
-    for name, width in sorted(columns.items(), key=lambda item: (item[1], item[0])):
-        layer, _, part = name.removesuffix(".weight").rpartition(".")
-        shared = f"{layer}.{SAME_INPUT.get(part, part)}"
-        cost_bytes = 0 if shared in counted else 4 * width * width
-        if used_bytes + cost_bytes > most_bytes:
-            break
-        counted.add(shared)
-        used_bytes += cost_bytes
-        chosen.add(name)
-    return chosen
+def groups_of(columns: int) -> list[range]:
+    """Columns in groups of whole blocks, as even as can be, none wider than WIDEST; errors are spread within a group."""
+    count = -(-columns // WIDEST)
+    blocks = columns // BLOCK
+    edges = [blocks * number // count * BLOCK for number in range(count)]
+    return [range(start, stop) for start, stop in itertools.pairwise([*edges, columns])]
 
 
 @dataclass(frozen=True)
@@ -58,11 +50,24 @@ def spread_of(moments: Floats) -> Spread | None:
     damped = moments[np.ix_(columns, columns)].astype(np.float64)
     damped[np.diag_indices(len(damped))] += DAMPING * diagonal.mean()
     try:
-        inverse = np.linalg.inv(damped)
-        factor = np.linalg.cholesky((inverse + inverse.T) / 2).T
+        # turned round, H's own factor is the inverse of the one that is wanted: H itself need not be inverted
+        factor = np.linalg.inv(np.linalg.cholesky(damped[::-1, ::-1]))[::-1, ::-1]
     except np.linalg.LinAlgError:  # no outer products of anything
         return None
     return Spread(columns, np.ascontiguousarray(factor, np.float32))
+
+
+def spreads_of(moments: Moments) -> tuple[Spread, ...]:
+    """One spread for each group of columns; none where one of them says nothing."""
+    spreads = tuple(spread for group in moments if (spread := spread_of(group)) is not None)
+    return spreads if len(spreads) == len(moments) else ()
+
+
+def round_groups(rows: Floats, spreads: Sequence[Spread]) -> NDArray[np.uint8]:
+    """``rows`` (rows, columns) as Q4_0 bytes (rows, bytes of a row), each group of columns for itself."""
+    edges = np.cumsum([len(spread.columns) for spread in spreads])[:-1]
+    groups = zip(np.split(rows, edges, axis=1), spreads, strict=True)
+    return np.concatenate([round_q4_0(group, spread) for group, spread in groups], axis=1)
 
 
 def round_q4_0(rows: Floats, spread: Spread) -> NDArray[np.uint8]:

@@ -31,7 +31,12 @@ class Statistic:
     """Squares of the inputs of one weight, summed over ``count`` tokens, of shape (columns,)."""
 
     squares: Floats
-    count: int
+    count: float
+
+    @property
+    def mean(self) -> Floats:
+        """Mean squares, as llama.cpp's quantiser wants them; what was never seen is as important as anything else."""
+        return (self.squares / np.float32(self.count)).astype(np.float32) if self.count > 0 else np.ones_like(self.squares)
 
 
 def write_imatrix(path: Path, statistics: Mapping[str, Statistic], dataset: str) -> None:
@@ -74,15 +79,10 @@ def _read_gguf(path: Path) -> dict[str, Floats]:
     read_gguf_header(path)  # every number of a hostile header is checked there
     tensors = {tensor.name: np.asarray(tensor.data, np.float32).reshape(-1) for tensor in GGUFReader(path).tensors}
     return {
-        name.removesuffix(SUMS): _mean(sums, float(tensors[name.removesuffix(SUMS) + COUNTS][0]))
+        name.removesuffix(SUMS): Statistic(sums, float(tensors[name.removesuffix(SUMS) + COUNTS][0])).mean
         for name, sums in tensors.items()
         if name.endswith(SUMS)
     }
-
-
-def _mean(sums: Floats, count: float) -> Floats:
-    """What was never seen is as important as anything else."""
-    return (sums / np.float32(count)).astype(np.float32) if count > 0 else np.ones_like(sums)
 
 
 def _read_legacy(data: bytes) -> dict[str, Floats]:

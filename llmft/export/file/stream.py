@@ -6,7 +6,7 @@ Workers hold a few chunks of rows at a time, so memory does not grow with the mo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,9 +19,10 @@ from llmft.errors import CheckpointError
 from llmft.export.adapters.merge import merged_rows
 from llmft.export.base.checkpoint import Floats
 from llmft.export.base.layout import Tensor
-from llmft.export.file.feedback import Spread, round_q4_0, spread_of
+from llmft.export.file.feedback import Spread, round_groups, spreads_of
 from llmft.export.file.header import ALIGNMENT, Plan, tensor_bytes
 from llmft.export.file.kernels import Bytes, quantize_rows
+from llmft.export.file.known import Known, Moments
 from llmft.export.sources import Sources
 
 FEEDBACK_BYTES = 1 << 23  # the same where errors are spread over the columns, which is long products of matrices
@@ -74,42 +75,35 @@ def pad(file: BinaryIO, size_bytes: int) -> None:
     file.write(bytes(-size_bytes % ALIGNMENT))
 
 
-@dataclass(frozen=True)
-class Known:
-    """What is known of each tensor's inputs, by its name."""
-
-    importance: Mapping[str, Floats]  # what an error in each column costs
-    moments: Mapping[str, Floats]  # mean outer products, for those that are rounded with feedback
-
-
 def work_of(sources: Sources, outputs: Sequence[Output], tensors: Sequence[Tensor], known: Known) -> Iterator[Work]:
     """Units of work for all tensors, in the order of the file; a tensor's small matrices are read when its turn comes."""
     spreads = _Spreads()
     for number, tensor in enumerate(tensors):
         kinds = [output.plan.types[tensor.name] for output in outputs]
         rows_of = merged_rows(tensor, sources.adapters, sources.merge_base)
-        moments = known.moments.get(tensor.name) if Type.Q4_0 in kinds else None
-        spread = None if moments is None else spreads.of(moments)
-        bytes_of = partial(_rounded, importance=known.importance.get(tensor.name), spread=spread)
-        for start, stop in _chunks(tensor, CHUNK_BYTES if spread is None else FEEDBACK_BYTES):
+        inputs = known.of(tensor.name)
+        spread = spreads.of(inputs.moments) if Type.Q4_0 in kinds else ()
+        bytes_of = partial(_rounded, importance=inputs.importance, spread=spread)
+        for start, stop in _chunks(tensor, FEEDBACK_BYTES if spread else CHUNK_BYTES):
             yield _chunk(number, tensor, kinds, rows_of, bytes_of, start, stop)
 
 
 @dataclass
 class _Spreads:
-    """The latest factor: neighbours in the file often read the same input."""
+    """The latest factors: neighbours in the file often read the same input."""
 
-    moments: Floats | None = None
-    latest: Spread | None = None
+    moments: Moments = ()
+    latest: tuple[Spread, ...] = ()
 
-    def of(self, moments: Floats) -> Spread | None:
+    def of(self, moments: Moments) -> tuple[Spread, ...]:
         if moments is not self.moments:
-            self.moments, self.latest = moments, spread_of(moments)
+            self.moments, self.latest = moments, ()  # the former go before the next are made
+            self.latest = spreads_of(moments)
         return self.latest
 
 
-def _rounded(rows: Floats, kind: Type, *, importance: Floats | None, spread: Spread | None) -> Bytes:
-    return quantize_rows(rows, kind, importance) if spread is None or kind != Type.Q4_0 else round_q4_0(rows, spread)
+def _rounded(rows: Floats, kind: Type, *, importance: Floats | None, spread: tuple[Spread, ...]) -> Bytes:
+    return round_groups(rows, spread) if spread and kind == Type.Q4_0 else quantize_rows(rows, kind, importance)
 
 
 def _chunk(
