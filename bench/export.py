@@ -358,7 +358,7 @@ def plot(measured: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (times, peaks) = pyplot.subplots(1, 2, figsize=(10, 3), width_ratios=(3, 2))
+    figure, (times, peaks) = pyplot.subplots(1, 2, figsize=(11, 3), width_ratios=(3, 2))
     labels = []
     for row, quant in enumerate(("Q4_0", "Q4_K_M")):
         steps, left = ("merge and save", "convert", quant), 0.0
@@ -367,15 +367,17 @@ def plot(measured: dict[str, Any], path: Path) -> None:
             times.barh(2 * row, seconds, left=left, color=colour, label=None if row else step.replace(quant, "quantise"))
             left += seconds
         times.barh(2 * row + 0.85, measured[f"llmft {quant}"]["seconds"], color="#c33", label=None if row else "llmft export")
-        peaks.barh(2 * row, max(measured[f"standard {step}"]["peak_mb"] for step in steps), color="#888")
-        peaks.barh(2 * row + 0.85, measured[f"llmft {quant}"]["peak_mb"], color="#c33")
         labels += [f"standard {quant}", f"llmft {quant}"]
-    for row, name in enumerate(("3b", "70b")):
-        peaks.barh(4 + row, measured[f"memory {name}"]["peak_mb"], color="#c33")
-        peaks.text(measured[f"memory {name}"]["peak_mb"], 4 + row, f"  llmft, widths of {name.upper()}", va="center", fontsize=8)
+    bars = {
+        "standard, 1.1B": max(case["peak_mb"] for name, case in measured.items() if name.startswith("standard")),
+        "llmft, 1.1B": max(case["peak_mb"] for name, case in measured.items() if name.startswith("llmft")),
+        **{f"llmft, {name.upper()}'s widths": measured[f"memory {name}"]["peak_mb"] for name in ("3b", "70b")},
+    }
+    drawn = peaks.barh(list(bars), list(bars.values()), color=["#888", *3 * ["#c33"]])
+    peaks.bar_label(drawn, padding=3, fontsize=8)
     peaks.axvline(MOST_MB, color="#c33", linewidth=0.8, linestyle=":")
+    peaks.margins(x=0.15)
     times.set_yticks([0, 0.85, 2, 2.85], labels)
-    peaks.set_yticks([])
     times.set_xlabel("seconds")
     peaks.set_xlabel("peak resident memory, MB")
     times.legend(loc="lower right", fontsize=8)
