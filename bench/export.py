@@ -1,6 +1,6 @@
 """llmft export beside the standard path: peft merge, save_pretrained, convert_hf_to_gguf.py, llama_model_quantize.
 
-    .venv/bin/python bench/export.py                # everything, in about 15 minutes on two idle cores; 12 GB of disk
+    .venv/bin/python bench/export.py                # everything, in about 6 minutes on two idle cores; 12 GB of disk
     .venv/bin/python bench/export.py --layers 2     # a trial; results go to a file of its own
     .venv/bin/python bench/export.py --trained DIR  # the trained demonstrations of another checkout
 
