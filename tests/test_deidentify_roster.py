@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmft.deidentify.cues import cues
-from llmft.deidentify.known_names import known_name
+from llmft.deidentify.known_names import initials
 from llmft.deidentify.nicknames import nicknames
 from llmft.deidentify.phonetics import consonants, sound
+from llmft.deidentify.roster_index import index_of
 from llmft.deidentify.span import Roster
 from llmft.deidentify.stage import deidentify, residual
 from llmft.deidentify.words import fold
@@ -152,7 +153,14 @@ def test_nicknames_go_both_ways_and_are_written_as_they_are_looked_up():
 
 
 def test_words_between_two_surnames_are_no_names():
-    known = known_name("Claire Aubertin née Maugrain", doctor=False)
+    known = index_of(Roster(patient=("Claire Aubertin née Maugrain",)))
     assert {"claire", "aubertin", "maugrain"} <= known.exact.keys()
     assert known.exact.keys().isdisjoint(cues().name_links)
     assert [found[0].label for said, found in known.exact.items() if said in ("aubertin", "maugrain")] == ["NOM", "NOM"]
+
+
+def test_what_several_people_are_called_leads_to_all_of_them_and_a_word_said_twice_counts_once():
+    known = index_of(Roster(patient=("Claire Aubertin",), relatives=("Claire Martin",), doctors=("Martin Martin",)))
+    assert [(one.person, one.label) for one in known.exact["claire"]] == [(0, "PRENOM"), (1, "PRENOM")]
+    assert [(one.person, one.label) for one in known.exact["martin"]] == [(1, "NOM"), (2, "MEDECIN")]
+    assert [initials(parts) for parts in known.people] == [{"c", "a"}, {"c", "m"}, {"m"}]

@@ -131,20 +131,20 @@ LABELS = labels_from({"urgency": "U1", "specialty": "cardiologie", "icd10": "R07
 
 
 def test_labels_without_a_block_become_one():
-    done = with_triage(dialogue("Appelez le 15.", LABELS))
-    triage = read_triage(done.turns[-1].text)
+    done, triage = with_triage(dialogue("Appelez le 15.", LABELS))
+    assert triage == read_triage(done.turns[-1].text)
     assert done.turns[-1].text.startswith("Appelez le 15.\n```json\n")
     assert triage == triage_of(LABELS, "fr") and triage.escalate
     assert triage.summary == "douleur dans la poitrine, douleur qui irradie"
-    assert with_triage(done) is done
+    assert with_triage(done) == (done, triage)
 
 
 def test_a_broken_block_is_replaced_and_a_missing_label_changes_nothing():
-    done = with_triage(dialogue('Voilà.\n```json\n{"urgency": 3}\n```', LABELS))
+    done, _ = with_triage(dialogue('Voilà.\n```json\n{"urgency": 3}\n```', LABELS))
     assert done.turns[-1].text.count("```json") == 1 and read_triage(done.turns[-1].text) is not None
     plain = dialogue("Voilà.", None)
-    assert with_triage(plain) is plain
-    only = with_triage(dialogue('```json\n{"urgency":', LABELS))
+    assert with_triage(plain) == (plain, None)
+    only, _ = with_triage(dialogue('```json\n{"urgency":', LABELS))
     assert read_triage(only.turns[-1].text) == triage_of(LABELS, "fr")
 
 

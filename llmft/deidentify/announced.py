@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from llmft.deidentify.numbers import pieces_by_start, stretches
-from llmft.deidentify.tokens import tokens
+from llmft.deidentify.tokens import starts_of, tokens
+from llmft.remembered import Remembered
 
 # What announces which number. The names of the groups are keys of KINDS.
 _ANNOUNCEMENT = re.compile(
@@ -38,7 +39,7 @@ _HEADS_LIST = """
     regi pass perm driv nati
 """
 _HEADS = frozenset(_HEADS_LIST.split())
-_HEAD_LETTERS = 4
+_IS_HEAD = Remembered(lambda word: word[:4] in _HEADS)
 _BETWEEN = re.compile(
     r"(?:[\s:,°.'’=#()–]|\b(?:num[ée]ro|num|number|no|n°|est|c['’]|is|it['’]s|it|le|la|the|my|mon|ma|sociale?|m[ée]dical|id|"
     r"patient|euh|um|uh|alors|so|donc|permanent|identifier|card|plate|license|bien|oui|voici|c|n|s|vitale|adh[ée]rent)\b)*",
@@ -108,12 +109,14 @@ def _announced_by(text: str, match: re.Match[str]) -> Value | None:
 def _announcements(text: str) -> Iterator[re.Match[str]]:
     """Announcements in the last characters before a number of two digits or more."""
     read = tokens(text)
+    are_heads = zip(read.unique, map(_IS_HEAD.__getitem__, read.unique), strict=True)
+    heads = starts_of(text, frozenset([word for word, is_head in are_heads if is_head]))
     last = searched = 0
-    for number in [row[0].start for row in stretches(text) if len(row) > 1 or len(row[0].digits) > 1]:
-        first = bisect_left(read.starts, number - _REACH, last)
-        last = bisect_left(read.starts, number, first)
-        for start, word in zip(read.starts[first:last], read.words[first:last], strict=True):
-            if word[:_HEAD_LETTERS] in _HEADS and start >= searched and (match := _ANNOUNCEMENT.match(text, start, number)):
+    for number in [row[0].start for row in stretches(text) if len(row) > 1 or len(row[0].digits) > 1] if heads else ():
+        first = bisect_left(heads, number - _REACH, last)
+        last = bisect_left(heads, number, first)
+        for start in heads[first:last]:
+            if start >= searched and (match := _ANNOUNCEMENT.match(text, start, number)):
                 yield match
                 searched = match.end()
 

@@ -48,6 +48,7 @@ _SMALL_PLATE = re.compile(r"\b[a-hj-np-tv-z]{2}-\d{3}-[a-hj-np-tv-z]{2}\b")
 _AMERICAN_SSN = re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\d-])")
 _BRITISH_INSURANCE = re.compile(r"\b[A-CEGHJ-PR-TW-Z]{2} ?\d\d ?\d\d ?\d\d ?[A-D]\b")
 _LONG = re.compile(r"(?<![\w.,/+@-])(?:[A-Z]{1,4}-?\d{6,}[A-Z]{0,2}|\d{8,}(?<!000))\b(?![/.]\d|@)")
+_LONG_HEAD = 5  # letters, and a hyphen, before its number
 _NOT_LONG = re.compile(  # glued phone numbers and dates have their own layers
     r"0\d{8,10}|00\d{9,13}|(?:33|44|32|41)\d{9,10}|1?[2-9]\d\d[2-9]\d{6}"
     r"|(?:0[1-9]|[12]\d|3[01])(?:0[1-9]|1[0-2])(?:19|20)\d\d|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
@@ -66,7 +67,8 @@ def find(text: str, lang: str) -> list[Span]:
     if total >= 2:
         spans += [Span(value.start, value.end, KINDS[value.kind].label, LAYER) for value in announced(text)]
     if has_digit(text) and most >= 6:
-        spans += [_whole(match, "IDENTIFIANT") for match in _LONG.finditer(text) if not _NOT_LONG.fullmatch(match[0])]
+        long = matches_at(_LONG, text, around_numbers(text, range(_LONG_HEAD + 1)))
+        spans += [_whole(match, "IDENTIFIANT") for match in long if not _NOT_LONG.fullmatch(match[0])]
     if lang == "en" and most >= 10:
         spans += [Span(v.start, v.end, "IDENTIFIANT", LAYER) for v in _windows(rows, (10,)) if _is_nhs(v)]
     return first_claims(spans) if spans else spans
@@ -227,8 +229,10 @@ def _formed(text: str, written: Sequence[Piece]) -> Iterator[Span]:
         yield from (_whole(match, "PLAQUE") for match in matches_at(_SMALL_PLATE, text, around_numbers(text, (3,))))
     if written and text != tokens(text).lower:
         places = around_numbers(text, (0, 2, 3))  # where the letters before a number may begin, or the number itself
+        capitals = [place for place in places if text[place].isupper()]
+        numbers = [place for place in places if text[place].isdecimal()]
         if not text.isupper():  # in capitals throughout, "ET 120 DE" would be a plate
-            yield from (_whole(match, "PLAQUE") for match in matches_at(_PLATE, text, places))
-        yield from (_whole(match, "IDENTIFIANT") for match in matches_at(_BRITISH_INSURANCE, text, places))
+            yield from (_whole(match, "PLAQUE") for match in matches_at(_PLATE, text, sorted((*capitals, *numbers))))
+        yield from (_whole(match, "IDENTIFIANT") for match in matches_at(_BRITISH_INSURANCE, text, capitals))
     rows = (row for row in rows_of(text, 15) if tuple(len(piece.digits) for piece in row) in _CARD_GROUPS)
     yield from (Span(row[0].start, row[-1].end, "CARTE", LAYER) for row in rows if _CARD_HEAD.match(row[0].digits))

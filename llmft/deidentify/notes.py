@@ -93,6 +93,8 @@ def _record(record: AnyRecord, field: str, change: Change) -> AnyRecord:
     for name in _open_fields(type(record)):
         if name in given:
             before, path = getattr(record, name), f"{field}.{name}" if field else name
+            if before is None:
+                continue
             if name == "text" and isinstance(record, Turn):
                 after = _around_block(record, path, change)
             else:

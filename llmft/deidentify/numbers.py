@@ -35,6 +35,7 @@ _DIGIT_WORDS = {word: str(value) for word, value in (_UNITS | _ZEROS).items()} |
 NUMBER_WORDS = frozenset({*_SMALL, *_TENS, *_HUNDREDS, *_THOUSANDS, *_REPEATS})
 _PIECE_WORDS = NUMBER_WORDS | _LETTER_O
 _COMPOUND_PARTS = NUMBER_WORDS | _LETTER_O | {"et", "and"}
+_ALONE = {word: str(value) for word, value in (_SMALL | _TENS | dict.fromkeys(_THOUSANDS, 1000)).items()}  # with nothing after
 _TELLING = NUMBER_WORDS - {"un", "une", "one", *_REPEATS}  # without these no stretch has two digits
 
 _FILLERS = frozenset(("euh", "heu", "hum", "alors", "puis", "et", "and", "then", "um", "uh", "er"))
@@ -62,7 +63,9 @@ def stretches(text: str) -> tuple[tuple[Piece, ...], ...]:
     found: list[tuple[Piece, ...]] = []
     row: list[Piece] = []
     following = 0  # the token after the last piece
-    for position in sorted([*read.numbers, *(k for k, word in enumerate(read.words) if word in _PIECE_WORDS)]):
+    spoken = _PIECE_WORDS & read.unique
+    positions = [k for k, word in enumerate(read.words) if word in spoken] if spoken else []
+    for position in sorted([*read.numbers, *positions]) if read.numbers else positions:
         if position < following:
             continue
         piece, used = _piece(read, position)
@@ -116,6 +119,8 @@ def _piece(read: Tokens, position: int) -> tuple[Piece | None, int]:
         return Piece(start, end, word, False), 1
     if _inside_code(read.lower, start, end):
         return None, 1
+    if word in _ALONE and not _may_go_on(read.words, position + 1):
+        return Piece(start, end, _ALONE[word], True), 1
     if word in _LETTER_O:
         digits, used = ("0", 1) if _beside_number(read.words, position) else ("", 1)
     elif word in _REPEATS:
@@ -124,6 +129,11 @@ def _piece(read: Tokens, position: int) -> tuple[Piece | None, int]:
         digits, used = spoken_number(*_compound(read, position))
     last = position + used - 1
     return (Piece(start, read.starts[last] + len(read.words[last]), digits, True), used) if digits else (None, 1)
+
+
+def _may_go_on(said: Sequence[str], position: int) -> bool:
+    """Whether the token at ``position`` may belong to the number before it."""
+    return position < len(said) and (said[position] in _COMPOUND_PARTS or said[position].isdecimal())
 
 
 def _inside_code(text: str, start: int, end: int) -> bool:

@@ -44,12 +44,14 @@ def deidentify_record(
 
     Codes and ids stay. Evidence keeps its place in the words, or loses its span when they were replaced.
     """
-    heads = [head_of(turn) for turn in dialogue.turns]
+    heads = _heads(dialogue)
     fields, notes = _notes(dialogue)
     done = deidentify(heads, dialogue.lang, roster, layers, external, notes)
     fresh = dict(zip(notes, done.notes, strict=True))
     beside = dialogue if done.notes == notes else rewritten(dialogue, lambda _, text: fresh[text])
-    turns = tuple(_said(turn, number, heads[number], done) for number, turn in enumerate(beside.turns))
+    turns = beside.turns
+    if done.counts:
+        turns = tuple([_said(turn, number, heads[number], done) for number, turn in enumerate(turns)])
     patient = capped(beside.patient)
     update = {"turns": turns, "patient": patient, "deid": _note(dialogue.deid, done)}
     if done.counts or patient is not beside.patient:
@@ -87,7 +89,12 @@ def deidentify_text(
 def left_over(dialogue: Dialogue, roster: Roster) -> tuple[tuple[str, str], ...]:
     """The residual check alone, of a record that was de-identified before."""
     fields, notes = _notes(dialogue)
-    return _left(dialogue, [head_of(turn) for turn in dialogue.turns], fields, notes, roster)
+    return _left(dialogue, _heads(dialogue), fields, notes, roster)
+
+
+def _heads(dialogue: Dialogue) -> list[str]:
+    """What is said in the turns, without triage blocks."""
+    return [head_of(turn) if "```" in turn.text else turn.text for turn in dialogue.turns]
 
 
 def _notes(dialogue: Dialogue) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -100,17 +107,18 @@ def _left(
     dialogue: Dialogue, heads: Sequence[str], fields: Sequence[str], notes: Sequence[str], roster: Roster
 ) -> tuple[tuple[str, str], ...]:
     """What is certainly personal in heads, notes and ids: where, and "roster" or "identifier"."""
-    places = [*(f"turns[{number}].text" for number in range(len(heads))), *fields]
-    left = [(places[number], kind) for number, kind in residual(heads, roster, notes)]
+    found, size = residual(heads, roster, notes), len(heads)
+    left = [(f"turns[{number}].text" if number < size else fields[number - size], kind) for number, kind in found]
     return (*left, *_in_ids(dialogue, roster))
 
 
 def _in_ids(dialogue: Dialogue, roster: Roster) -> Iterator[tuple[str, str]]:
-    words = read((dialogue.id, dialogue.family_id))
+    names = ("id", "family_id") if dialogue.family_id != dialogue.id else ("id",)
+    words = read([getattr(dialogue, name) for name in names])
     for kind, spans in (("roster", find_roster(words, roster)), ("identifier", checksummed(words.text))):
         for span in spans:
             if span.label in _ID_LABELS:
-                yield ("id", "family_id")[words.text_number(span.start)], kind
+                yield names[words.text_number(span.start)], kind
 
 
 def is_done(dialogue: Dialogue) -> bool:
@@ -139,12 +147,14 @@ def known_note(deid: dict[str, Any]) -> dict[str, Any]:
 
 def _note(before: dict[str, Any] | None, done: Deidentified) -> dict[str, Any]:
     """What was replaced, earlier passes included."""
-    earlier = known_note(before) if before and before.get("status") == "done" else {}
-    counts = Counter(earlier.get("counts", {})) + Counter(done.counts)
-    layers = Counter(earlier.get("layers", {})) + Counter(done.layers)
-    note = {"status": "done", "version": VERSION, "mode": "placeholder", "counts": dict(sorted(counts.items()))}
-    in_order = {layer: layers[layer] for layer in ALL_LAYERS if layers[layer]}
-    return {**earlier, **note, "layers": in_order, "residual_check": "pass"}
+    earlier, counts, layers = {}, done.counts, done.layers
+    if before and before.get("status") == "done":
+        earlier = known_note(before)
+        counts = dict(sorted((Counter(earlier.get("counts", {})) + Counter(counts)).items()))
+        both = Counter(earlier.get("layers", {})) + Counter(layers)
+        layers = {layer: both[layer] for layer in ALL_LAYERS if both[layer]}
+    note = {"status": "done", "version": VERSION, "mode": "placeholder", "counts": counts, "layers": layers}
+    return {**earlier, **note, "residual_check": "pass"}
 
 
 def _said(turn: Turn, number: int, head: str, done: Deidentified) -> Turn:

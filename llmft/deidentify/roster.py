@@ -8,9 +8,10 @@ name beside it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from llmft.deidentify.cues import cues
-from llmft.deidentify.known_names import NameWord, is_doubtful
+from llmft.deidentify.known_names import NameWord, initials, is_doubtful
 from llmft.deidentify.numbers import digits_in
 from llmft.deidentify.roster_cues import is_meant
 from llmft.deidentify.roster_hits import Hit, Hits, find_hits, is_one_letter_off, same_name
@@ -27,6 +28,7 @@ _AFTER_INITIAL = frozenset((" ", ". ", ".", "-", ".-"))
 _LETTER_WORDS = frozenset("aiy")  # words of one letter that no apostrophe follows
 _INITIALS = frozenset(("initiale", "initiales", "initial", "initials"))
 _INITIALS_REACH = 6  # words after "initiales"
+_INITIALS_LETTERS = 2  # of a double first name
 
 
 def find_roster(words: Words, roster: Roster) -> list[Span]:
@@ -73,9 +75,25 @@ def _spelled(words: Words, index: RosterIndex) -> list[Span]:
 def _literals(words: Words, index: RosterIndex) -> list[Span]:
     if not index.literals:
         return []
+    if not any("@" not in text or "@" in words.text for text, _ in index.literals):  # nothing is folded to an @
+        return []
     folded = fold(words.text)
-    bounded = [(re.compile(rf"(?<!\w){re.escape(text)}(?!\w)"), label) for text, label in index.literals if text in folded]
-    return [Span(*match.span(), label, LAYER) for pattern, label in bounded for match in pattern.finditer(folded)]
+    return [Span(start, end, label, LAYER) for text, label in index.literals for start, end in _stands(text, folded)]
+
+
+def _stands(text: str, folded: str) -> Iterator[tuple[int, int]]:
+    """Where ``text`` stands as words of its own."""
+    start = folded.find(text)
+    while start >= 0:
+        end = start + len(text)
+        is_whole = not (_is_of_word(folded[start - 1 : start]) or _is_of_word(folded[end : end + 1]))
+        if is_whole:
+            yield start, end
+        start = folded.find(text, end if is_whole else start + 1)
+
+
+def _is_of_word(letter: str) -> bool:
+    return letter.isalnum() or letter == "_"
 
 
 def _phones(words: Words, index: RosterIndex) -> list[Span]:
@@ -151,7 +169,7 @@ def _name_spans(words: Words, said: dict[int, NameWord], index: RosterIndex) -> 
             last += 1
         while last > i and last not in said:  # a particle at the end belongs to what follows
             last -= 1
-        while first - 1 > done and _is_initial(words, first - 1, index.initials[one.person]):
+        while first - 1 > done and len(words.words[first - 1]) <= _INITIALS_LETTERS and _is_initial(words, first - 1, one, index):
             first -= 1
         spans.append(words.span(first, last, one.label, LAYER))
         done = last
@@ -164,9 +182,11 @@ def _same_span(word: str, other: NameWord | None, one: NameWord, index: RosterIn
     return one.person in index.short.get(word, ())
 
 
-def _is_initial(words: Words, i: int, initials: frozenset[str]) -> bool:
+def _is_initial(words: Words, i: int, one: NameWord, index: RosterIndex) -> bool:
     """Whether word ``i`` stands before a name as its initial: "j p morel", "J.-P. Morel"; "a" and "y" are words."""
-    if words.words[i] not in initials or words.gaps[i + 1] not in _AFTER_INITIAL or words.gaps[i].endswith("'"):
+    if words.gaps[i + 1] not in _AFTER_INITIAL or words.gaps[i].endswith("'"):
+        return False
+    if words.words[i] not in initials(index.people[one.person]):
         return False
     if words.words[i] == "m" and words.gaps[i + 1] == ". ":  # "M. Morel" is Monsieur
         return False
@@ -177,7 +197,7 @@ def _initials(words: Words, index: RosterIndex) -> list[Span]:
     """ "Mes initiales, c'est j p v"."""
     if _INITIALS.isdisjoint(words.unique):
         return []
-    everybody = frozenset().union(*index.initials.values())
+    everybody = frozenset().union(*map(initials, index.people))
     spans = []
     for i in [i for i, word in enumerate(words.words) if word in _INITIALS]:
         row = [k for k in words.letters if i < k <= i + _INITIALS_REACH and words.words[k] in everybody]

@@ -9,7 +9,7 @@ from llmft.deidentify.lexicon import is_known, lexicon
 from llmft.deidentify.phonetics import consonants, sound
 from llmft.deidentify.roster_index import RosterIndex
 from llmft.deidentify.words import Words
-from llmft.remembered import Remembered
+from llmft.remembered import MAX_WORDS, Remembered
 
 _STRANGE = "?"
 _MIN_PIECES = 6  # letters of a name that is heard as two words, neither of them right
@@ -35,31 +35,45 @@ Hits = dict[int, Hit]  # by each of their words
 
 def find_hits(words: Words, index: RosterIndex) -> Hits:
     """The words that may be names of the roster."""
-    unique = words.unique
-    alike = {said: found for said, found in index.exact.items() if said in unique}
-    strange: set[str] = set()
-    for word, key in zip(unique, map(_HEARD_AS.__getitem__, unique), strict=True):
-        if key == _STRANGE:
-            strange.add(word)
-        if (key == _STRANGE or key in index.sounds) and word not in alike and (found := _misheard(word, index)):
-            alike[word] = found
+    unique, heard = words.unique, index.heard
+    if not unique <= heard.words:
+        _hear(unique, index)
+    alike, strange = heard.alike, heard.strange & unique
     hits: Hits = {}
-    telling = alike.keys() | (index.beginnings & unique)
-    for i in [i for i, word in enumerate(words.words) if word in telling] if telling else ():
-        word = words.words[i]
+    telling = (alike.keys() & unique) | (index.beginnings & unique)
+    said = words.words
+    for i in [i for i, word in enumerate(said) if word in telling] if telling else ():
+        word = said[i]
         if word in alike:
             found, exact = alike[word], word in index.exact
-            if not exact and words.soft(i) and _is_thing(words.words[i - 1], word, found, index):
+            if not exact and words.soft(i) and _is_thing(said[i - 1], word, found, index):
                 found = doubted(found)
             hits[i] = Hit(i, i, found, exact)
-        elif i not in hits and (run := _in_pieces(words, i, index)):
+        elif i not in hits and _may_be_piece(said[i : i + 2], index) and (run := _in_pieces(words, i, index)):
             hits.update(dict.fromkeys(range(run.first, run.last + 1), run))
     strange -= telling
-    for i in [i for i, word in enumerate(words.words) if word in strange] if strange else ():
+    for i in [i for i, word in enumerate(said) if word in strange] if strange else ():
         for first in (i - 1, i):
             if run := _alike_in_pieces(words, first, index):
                 hits.update({k: run for k in (first, first + 1) if k not in hits or hits[k].doubtful})
     return hits
+
+
+def _hear(words: frozenset[str], index: RosterIndex) -> None:
+    """Find out which of the words may be the roster's, and which are strange."""
+    heard = index.heard
+    if len(heard.words) > MAX_WORDS:  # a roster of many calls
+        for known in (heard.words, heard.alike, heard.strange):
+            known.clear()
+    fresh = words - heard.words
+    heard.words.update(fresh)
+    heard.alike.update({said: index.exact[said] for said in index.exact.keys() & fresh})
+    keys, sounds = map(_HEARD_AS.__getitem__, fresh), index.sounds
+    told = [(word, key) for word, key in zip(fresh, keys, strict=True) if key == _STRANGE or key in sounds]
+    heard.strange.update([word for word, key in told if key == _STRANGE])
+    for word, _ in told:
+        if word not in heard.alike and (found := _misheard(word, index)):
+            heard.alike[word] = found
 
 
 def _heard_as(word: str) -> str:
@@ -79,6 +93,12 @@ def _is_thing(before: str, word: str, found: Found, index: RosterIndex) -> bool:
     if before == "the" and word.endswith("s"):
         return False
     return before in _ARTICLES and not any(one.person in index.short.get(before, ()) for one in found)
+
+
+def _may_be_piece(words: list[str], index: RosterIndex) -> bool:
+    """Whether the two words together begin or are a name."""
+    joined = "".join(words)
+    return joined in index.beginnings or joined in index.exact
 
 
 def _in_pieces(words: Words, i: int, index: RosterIndex) -> Hit | None:
@@ -117,7 +137,7 @@ def doubted(found: Found) -> Found:
 
 def same_name(word: str, index: RosterIndex) -> Found | None:
     """The roster's names that ``word`` is, or is misheard for."""
-    return index.exact.get(word) or _misheard(word, index)
+    return index.exact.get(word) or index.heard.alike.get(word) or _misheard(word, index)
 
 
 def _misheard(word: str, index: RosterIndex) -> Found | None:

@@ -42,10 +42,10 @@ def without_overlaps(spans: Iterable[Span]) -> list[Span]:
     """
     kept: list[Span] = []
     for span in spans:
-        parts = [(span.start, span.end)]
-        for other in kept:
-            if other.start < span.end and span.start < other.end:
-                parts = [rest for start, end in parts for rest in _outside(start, end, other)]
+        first, last = span.start, span.end
+        parts = [(first, last)]
+        for other in [other for other in kept if other.start < last and first < other.end]:
+            parts = [rest for start, end in parts for rest in _outside(start, end, other)]
         kept += [Span(start, end, span.label, span.layer) for start, end in parts if start < end]
     return sorted(kept, key=lambda span: span.start)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from string import ascii_lowercase
 
 from llmft.deidentify.cues import cues
@@ -34,8 +35,13 @@ class Spelling:
 _ASKS, _ASKED = ("yat", "at"), ("il", "elle", "on", "ils", "elles")
 
 
-def spellings(words: Words) -> Iterator[Spelling]:
+@lru_cache(maxsize=4)  # two layers ask for those of one call
+def spellings(words: Words) -> tuple[Spelling, ...]:
     """Every row of three letters or more, and of two that are explained ("d comme Daniel")."""
+    return tuple(_spellings(words)) if words.letters else ()
+
+
+def _spellings(words: Words) -> Iterator[Spelling]:
     done = -1
     said = words.words
     for i in words.letters:
@@ -102,6 +108,6 @@ def _is_sure(words: Words, first: int, last: int, letters: str, explained: int) 
 def unspelled(text: str) -> str:
     """The folded letters of ``text``, spelled or not: one key for all ways of writing one name."""
     said = words_of(text)
-    if len(said) > 1 and len(said[0]) == 1 and (found := next(spellings(read((text,))), None)) and found.first == 0:
-        return found.letters
+    if len(said) > 1 and len(said[0]) == 1 and (found := spellings(read((text,)))) and found[0].first == 0:
+        return found[0].letters
     return " ".join(said)

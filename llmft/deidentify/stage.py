@@ -151,7 +151,8 @@ def _settled(found: list[Span], words: Words) -> list[Span]:
     if not found:
         return []
     wide = {span for span in found if span.layer in _MECHANICAL or _SPELLED.match(words.text, span.start, span.end)}
-    whole = [span for span in found if span in wide or not any(_inside(span, other) for other in wide)]
+    places = {(span.start, span.end) for span in wide}
+    whole = [span for span in found if span in wide or not _is_inside(span, places)]
     given = set(whole)
     spans: list[Span] = []
     scrap: Span | None = None  # what an earlier layer left of a name: the "da" of "da Silva"
@@ -166,9 +167,10 @@ def _settled(found: list[Span], words: Words) -> list[Span]:
     return spans
 
 
-def _inside(span: Span, other: Span) -> bool:
-    """Whether ``other`` holds more than ``span``: a surname within an e-mail address is part of the address."""
-    return other.start <= span.start and span.end <= other.end and other.end - other.start > span.end - span.start
+def _is_inside(span: Span, places: Iterable[tuple[int, int]]) -> bool:
+    """Whether one of ``places`` holds more than ``span``: a surname within an e-mail address is part of the address."""
+    first, last = span.start, span.end
+    return any(start <= first and last <= end and end - start > last - first for start, end in places)
 
 
 def _says_something(rest: str) -> bool:
@@ -220,13 +222,13 @@ def _replaced(texts: Sequence[str], words: Words, spans: list[Span], named: list
             done = end
         outputs.append("".join((*pieces, text[done:])) if parts else text)
         own.append(tuple(moved))
-        stands.append(tuple(placeholder for _, placeholder in parts))
+        stands.append(tuple([placeholder for _, placeholder in parts]))
     counts, layers = Counter(span.label for span in spans), Counter(span.layer for span in spans)
     return Deidentified(tuple(outputs), tuple(own), tuple(stands), dict(sorted(counts.items())), _in_order(layers))
 
 
 def _in_order(layers: Counter[str]) -> dict[str, int]:
-    return {layer: layers[layer] for layer in ALL_LAYERS if layers[layer]}
+    return {layer: layers[layer] for layer in ALL_LAYERS if layer in layers}
 
 
 def residual(texts: Sequence[str], roster: Roster, notes: Iterable[str] = ()) -> list[tuple[int, str]]:

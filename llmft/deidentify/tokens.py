@@ -35,8 +35,10 @@ def tokens(text: str) -> Tokens:
     pieces = _TOKEN_KEPT.split(lower)
     said = pieces[1::2]
     starts = list(accumulate(map(len, pieces)))[:-1:2]
-    numbers = [k for k, word in enumerate(said) if word.isdecimal()]
-    return Tokens(lower, said, pieces[0::2], starts, numbers, frozenset(said))
+    unique = frozenset(said)
+    written = {word for word in unique if word.isdecimal()}
+    numbers = [k for k, word in enumerate(said) if word in written] if written else []
+    return Tokens(lower, said, pieces[0::2], starts, numbers, unique)
 
 
 def lowered(text: str) -> str:

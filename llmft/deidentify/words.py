@@ -11,7 +11,6 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import accumulate
 from string import ascii_lowercase
 
@@ -60,7 +59,7 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(fold(text))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # two are one only when they are the same object: what was found in one is kept for it
 class Words:
     """A call's texts as folded words, with what stands between them."""
 
@@ -70,12 +69,8 @@ class Words:
     gaps: list[str]  # gaps[i] stands before words[i]; one more stands at the end
     starts: list[int]  # of each word in ``text``
     unique: frozenset[str]  # the words, each once
+    letters: list[int]  # which words have one letter
     _cased: dict[int, bool] = field(default_factory=dict)
-
-    @cached_property
-    def letters(self) -> list[int]:
-        """Where words of one letter stand."""
-        return [i for i, word in enumerate(self.words) if word in _LETTERS]
 
     def end(self, i: int) -> int:
         """Where word ``i`` ends in the joined text."""
@@ -140,10 +135,13 @@ def read(texts: Sequence[str]) -> Words:
     offsets = tuple(accumulate((len(text) + len(BREAK) for text in texts[:-1]), initial=0))
     said = tokens(joined)
     words = list(said.words if joined.isascii() else map(_FOLDED.__getitem__, said.words))
-    if not said.numbers:
-        return Words(joined, offsets, words, said.gaps, said.starts, frozenset(words))
-    gaps, starts = said.gaps.copy(), said.starts.copy()
+    gaps, starts = said.gaps, said.starts
+    if said.numbers:
+        gaps, starts = gaps.copy(), starts.copy()
     for k in reversed(said.numbers):  # a number stands between words
         gaps[k : k + 2] = [gaps[k] + words[k] + gaps[k + 1]]
         del words[k], starts[k]
-    return Words(joined, offsets, words, gaps, starts, frozenset(words))
+    unique = frozenset(words)
+    single = _LETTERS & unique
+    letters = [i for i, word in enumerate(words) if word in single] if single else []
+    return Words(joined, offsets, words, gaps, starts, unique, letters)

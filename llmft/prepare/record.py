@@ -96,9 +96,10 @@ def clean_row(row: Row, options: CleanOptions) -> Cleaned | Refused | Fault:
         if isinstance(with_speakers, Fault):
             return with_speakers
         call, dropped = with_speakers
-    found = check_call(call, options.latest)  # once more: now it is known who the operator is
-    if found.faults:
-        return found.faults[0]
+    if call is not row:
+        found = check_call(call, options.latest)  # once more: now it is known who the operator is
+        if found.faults:
+            return found.faults[0]
     cleaned = _cleaned(call, record, options)
     return replace(cleaned, dropped=dropped) if dropped and isinstance(cleaned, Cleaned) else cleaned
 
@@ -149,8 +150,7 @@ def _cleaned(call: RawCall, record: Dialogue | None, options: CleanOptions) -> C
         return Refused(call, f"{field}: {LEFT.format(kind)}")
     if dialogue.labels is None and options.weak_labels and read_triage(dialogue.turns[-1].text) is None:
         dialogue = dialogue.model_copy(update={"labels": _silver(dialogue)})
-    dialogue = with_triage(dialogue)
-    triage = read_triage(dialogue.turns[-1].text)
+    dialogue, triage = with_triage(dialogue)
     if dialogue.labels is None and triage is not None:
         dialogue = dialogue.model_copy(update={"labels": _of_block(triage, dialogue.source)})
     found = check_dialogue(dialogue, triage, call.file, call.row)
@@ -199,6 +199,8 @@ def _with_roles(call: RawCall) -> tuple[RawCall, Dropped] | Fault:
         turns = turns[:-1]  # a goodbye; what the operator said last is what is learnt
     if len(turns) < 2:
         return Fault(call.file, call.row, "turns", "the operator never answers; a call needs a patient and an operator")
+    if turns == call.turns:
+        return call, ()
     said = [mapping.get(turn.speaker, turn.speaker) for turn in call.turns if turn.text.strip()]
     return replace(call, turns=turns), _dropped(said)
 

@@ -74,7 +74,7 @@ def normalise(text: str) -> str:
 
 def words(texts: Iterable[str]) -> list[bytes]:
     """The words of a call without case, accents, punctuation and triage block: what two calls are compared by."""
-    joined = " ".join(text.partition(FENCE)[0] for text in texts)
+    joined = " ".join([text.partition(FENCE)[0] if FENCE in text else text for text in texts])
     plain = unicodedata.normalize("NFKD", joined.replace("œ", "oe").replace("Œ", "Oe")).encode("ascii", "ignore")
     if 2 * len(plain) < len(joined):  # another script: its letters are the words
         return " ".join(re.findall(r"\w+", joined.lower())).encode("utf-8", "replace").split()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from llmft.dialogue import Dialogue, Fault, Labels, Symptom, Triage, Urgency, read_triage
@@ -52,6 +52,8 @@ def label(call: RawCall, lang: Lang = "fr") -> Labels | Fault | None:
 
 def labels_from(written: Mapping[str, Any], source: str = "real", lang: Lang = "fr") -> Labels | None:
     """Labels from what a source writes under urgency, specialty, icd10 and red_flags; raises :class:`LabelError`."""
+    if not written:
+        return None
     urgency, specialty = urgency_id(written.get("urgency")), _specialty(written.get("specialty"))
     codes, flags = _codes(written.get("icd10")), _red_flags(written.get("red_flags"))
     if not (urgency or specialty or codes or flags):
@@ -170,32 +172,43 @@ def combined(first: Labels, second: Labels) -> Labels:
     )
 
 
-def with_triage(dialogue: Dialogue) -> Dialogue:
-    """The dialogue with a triage block in its last turn, made from its labels; unchanged when it has either none or a block."""
+def with_triage(dialogue: Dialogue) -> tuple[Dialogue, Triage | None]:
+    """The dialogue with a triage block in its last turn, and that triage; made from the labels where there is none yet.
+
+    Without labels and block it stays as it is, and there is no triage.
+    """
     last = dialogue.turns[-1]
-    if dialogue.labels is None or read_triage(last.text) is not None:
-        return dialogue
-    said = _BLOCK.sub("", last.text).rstrip()
-    block = triage_of(dialogue.labels, dialogue.lang).as_block()
+    known = read_triage(last.text)
+    if dialogue.labels is None or known is not None:
+        return dialogue, known
+    said, triage = _BLOCK.sub("", last.text).rstrip(), triage_of(dialogue.labels, dialogue.lang)
+    block = _block_of(triage)
     turn = last.model_copy(update={"text": f"{said}\n{block}" if said else block})
-    return dialogue.model_copy(update={"turns": (*dialogue.turns[:-1], turn)})
+    return dialogue.model_copy(update={"turns": (*dialogue.turns[:-1], turn)}), triage
 
 
 def triage_of(labels: Labels, lang: Lang) -> Triage:
     """The triage that labels ask for; its summary is made of their names, never of what was said."""
-    names = [] if labels.icd10_primary is None else [_lay_label(labels.icd10_primary, lang)]
-    names += [_lay_label(symptom.icd10, lang) for symptom in labels.symptoms if symptom.icd10]
-    names += [flag_labels()[flag].of(lang) for flag in labels.red_flags if flag in flag_labels()]
-    codes = [labels.icd10_primary, *(symptom.icd10 for symptom in labels.symptoms)]
+    codes = (labels.icd10_primary, *(symptom.icd10 for symptom in labels.symptoms))
+    return _triage(labels.urgency, labels.specialty, tuple(code for code in codes if code), labels.red_flags, lang)
+
+
+@lru_cache(maxsize=1 << 10)  # many calls end alike
+def _triage(urgency: Urgency, specialty: str, codes: tuple[str, ...], flags: tuple[str, ...], lang: Lang) -> Triage:
+    names = [_lay_label(code, lang) for code in codes]
+    names += [flag_labels()[flag].of(lang) for flag in flags if flag in flag_labels()]
     return Triage(
-        urgency=labels.urgency,
-        specialty=labels.specialty,
-        icd10=tuple(dict.fromkeys(code for code in codes if code)),
-        red_flags=labels.red_flags,
-        summary=", ".join(dict.fromkeys(names)) or _level_name(labels.urgency, lang),
+        urgency=urgency,
+        specialty=specialty,
+        icd10=tuple(dict.fromkeys(codes)),
+        red_flags=flags,
+        summary=", ".join(dict.fromkeys(names)) or _level_name(urgency, lang),
         missing_info=(),
-        escalate=labels.urgency in ("U1", UNDECIDED),
+        escalate=urgency in ("U1", UNDECIDED),
     )
+
+
+_block_of = lru_cache(maxsize=1 << 10)(Triage.as_block)
 
 
 def _level_name(urgency: Urgency, lang: Lang) -> str:
