@@ -1,7 +1,7 @@
 """Measures how fast and in how much memory calls are prepared, and how both grow with their number.
 
-    .venv/bin/python bench/prepare.py 10000                      # one core: about 2 minutes
-    .venv/bin/python bench/prepare.py 10000 100000 1000000       # about 4 hours on one quiet core, of it 1 h to make the calls
+    .venv/bin/python bench/prepare.py 10000                      # one core: about a minute
+    .venv/bin/python bench/prepare.py 1000000 --kinds raw --forms "near-duplicates too"
     .venv/bin/python bench/prepare.py 100000 --kinds raw --workers 2
     .venv/bin/python bench/prepare.py                            # measures nothing: table and plot of what was measured
 
@@ -14,8 +14,9 @@ Each size is prepared from two kinds of input, each without and with the search 
 A call has 12 turns or more. Calls are made by all cores, 1000 at a time, so that a million need no memory.
 
 Writes bench/results/prepare.json after each run, in the end the table in docs/data.md and docs/images/prepare.png.
-Started again, it goes on where it was stopped and measures anew what was measured with other code of the data stage, on
-another machine or with other versions. A million calls need 12 GB of disk in the current folder.
+Started again, it goes on where it was stopped, also in the middle of the calls, and measures anew what was measured with
+other code of the data stage, on another machine or with other versions. Until then such a figure stays, with a mark.
+A million calls need 12 GB of disk in the current folder.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
+from itertools import count as numbers
 from itertools import islice
 from multiprocessing import Pool
 from pathlib import Path
@@ -44,7 +46,7 @@ from typing import Any
 import llmft
 from llmft.dialogue import Dialogue, as_line
 from llmft.prepare.synthetic.plant import plant
-from llmft.prepare.synthetic.synthesize import synthesize
+from llmft.prepare.synthetic.synthesize import SPLIT_SHARE, Story, call, pick_family
 
 LLMFT = str(Path(sys.executable).with_name("llmft"))
 PACKAGES = ("duckdb", "numpy", "phonenumbers", "pydantic", "pydantic-core", "python-stdnum", "scipy", "xxhash")
@@ -57,6 +59,7 @@ LEAST_TURNS = 12  # of a call
 FORMS = {"exact duplicates": ("--no-near-duplicates",), "near-duplicates too": ()}  # name ─▶ arguments
 BARS = {"exact duplicates": 1000, "near-duplicates too": 400}  # dialogues a second on one core
 BAR_MB = 1024
+OLD = "†"  # marks a figure of other code
 
 
 def labelled(call: Dialogue, number: int) -> str:
@@ -80,25 +83,50 @@ def raw(call: Dialogue, number: int) -> str:
 KINDS: dict[str, Callable[[Dialogue, int], str]] = {"labelled": labelled, "raw": raw}
 
 
+def long_calls(seed: int) -> Iterator[Dialogue]:
+    """Calls of ``LEAST_TURNS`` turns or more, from a generator that leaves no question out."""
+    rng = random.Random(seed)
+    for number in numbers():
+        split = rng.choices(list(SPLIT_SHARE), weights=list(SPLIT_SHARE.values()))[0]
+        story = Story(rng, pick_family(rng, split), rng.choice(("fr", "fr", "en")), split)
+        told = call(story, f"syn-{seed}-{number:05d}")
+        if len(told.turns) >= LEAST_TURNS:
+            yield told
+
+
 def shard(kind: str, number: int) -> str:
     """``SHARD`` calls of a kind, one a line."""
-    calls = [call for call in synthesize(4 * SHARD, number) if len(call.turns) >= LEAST_TURNS][:SHARD]
-    assert len(calls) == SHARD, "too many short calls"
-    return "".join(KINDS[kind](call, place) for place, call in enumerate(calls))
+    return "".join(KINDS[kind](told, place) for place, told in enumerate(islice(long_calls(number), SHARD)))
 
 
 def make_calls(kind: str, count: int) -> Path:
-    """A file of ``count`` calls, cut from whole thousands."""
+    """A file of ``count`` calls, made thousand by thousand: what an earlier run has made of it is kept."""
     path = ROOM / f"{kind}-{count}.jsonl"
     if path.exists():
         return path
     partial_path = path.with_suffix(".partial")
-    with partial_path.open("w", encoding="utf-8") as file, Pool(len(os.sched_getaffinity(0))) as pool:
-        texts = pool.imap(partial(shard, kind), range(-(-count // SHARD)))
-        lines: Iterator[str] = (line for text in texts for line in text.splitlines(keepends=True))
-        file.writelines(islice(lines, count))
+    done = whole_shards(partial_path)
+    with partial_path.open("a", encoding="utf-8") as file, Pool(len(os.sched_getaffinity(0))) as pool:
+        for number, text in enumerate(pool.imap(partial(shard, kind), range(done, -(-count // SHARD))), start=done):
+            file.writelines(text.splitlines(keepends=True)[: count - number * SHARD])
+            file.flush()
     partial_path.replace(path)
     return path
+
+
+def whole_shards(path: Path) -> int:
+    """How many whole thousands of calls ``path`` holds; what follows them is cut off."""
+    if not path.exists():
+        return 0
+    lines = place = end = 0
+    with path.open("rb+") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            lines, place = lines + 1, place + len(line)
+            end = place if lines % SHARD == 0 else end
+        file.truncate(end)
+    return lines // SHARD
 
 
 def tree_memory_mb(pid: int) -> float:
@@ -185,23 +213,24 @@ def is_same(run: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 
 def keep(run: dict[str, Any]) -> None:
-    """Write ``run`` beside the others of the same code and machine; what was measured otherwise goes."""
-    others = [other for other in measured() if other["conditions"] == run["conditions"] and not is_same(other, run)]
-    runs = [*others, run]
+    """Write ``run`` in the place of an earlier one of the same size, kind, form and workers."""
+    runs = [*(other for other in measured() if not is_same(other, run)), run]
     runs.sort(key=lambda one: (one["workers"], one["kind"], one["dialogues"], one["form"]))
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps({"runs": runs}, indent=1) + "\n", "utf-8")
 
 
-def table() -> str:
-    """What was measured, as Markdown."""
+def table(here: dict[str, object]) -> str:
+    """What was measured, as Markdown; a mark where it was under other conditions than ``here``."""
     head = "| input | dialogues | duplicates searched | dialogues a second of one core | CPU ms | peak MB |"
     lines = [head, "|---|---:|---|---:|---:|---:|"]
     for run in measured():
-        size = f"{run['dialogues']:,}".replace(",", "\u00a0")
+        size = f"{run['dialogues']:,}".replace(",", "\u00a0") + ("" if run["conditions"] == here else OLD)
         many = f", {run['workers']} workers" if run["workers"] > 1 else ""
         figures = f"{run['dialogues_a_cpu_second']} | {run['cpu_ms_a_dialogue']:.2f} | {run['peak_mb']}"
         lines.append(f"| {run['kind']}{many} | {size} | {run['form']} | {figures} |")
+    if any(run["conditions"] != here for run in measured()):
+        lines += ["", f"{OLD} measured before the last change of the code, or on another machine."]
     return "\n".join(lines)
 
 
@@ -247,24 +276,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="how fast and in how much memory calls are prepared")
     parser.add_argument("sizes", nargs="*", type=int, help="numbers of dialogues, such as 10000 100000 1000000")
     parser.add_argument("--kinds", nargs="+", choices=sorted(KINDS), default=sorted(KINDS))
+    parser.add_argument("--forms", nargs="+", choices=sorted(FORMS), default=list(FORMS), help="duplicates that are searched")
     parser.add_argument("--workers", type=int, default=1)
     chosen = parser.parse_args()
     here = conditions()
     ROOM.mkdir(parents=True, exist_ok=True)
     for count in sorted(chosen.sizes):
         for kind in chosen.kinds:
-            for form, options in FORMS.items():
+            for form in chosen.forms:
                 run = {"dialogues": count, "kind": kind, "form": form, "workers": chosen.workers, "conditions": here}
                 if any(is_same(other, run) and other["conditions"] == here for other in measured()):
                     continue
-                figures = measure(make_calls(kind, count), ("--workers", str(chosen.workers), *options))
+                figures = measure(make_calls(kind, count), ("--workers", str(chosen.workers), *FORMS[form]))
                 keep({**run, **figures})
                 print(count, kind, form, json.dumps(figures), flush=True)
             (ROOM / f"{kind}-{count}.jsonl").unlink(missing_ok=True)
     shutil.rmtree(ROOM, ignore_errors=True)
     draw()
-    publish(table())
-    print(table())
+    publish(table(here))
+    print(table(here))
 
 
 if __name__ == "__main__":
