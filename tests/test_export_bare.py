@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from llmft.cli import main
 from llmft.errors import CheckpointError
 from llmft.export import writer
 from llmft.export.file import journal, stream
+from llmft.export.file.known import Inputs
 from llmft.export.file.quants import QUANTS
 from llmft.export.sources import read_sources
 from llmft.export.vocabulary import check
@@ -134,6 +136,7 @@ def test_parts_are_one_model_to_llama_cpp(base: Path, adapter: Path, tmp_path: P
 
 KILLED = """
 import os, signal, sys, time
+from dataclasses import dataclass, field
 from pathlib import Path
 from llmft.export import writer
 from llmft.export.file import journal, stream
@@ -174,6 +177,43 @@ def test_killed_export_goes_on_where_it_was(base: Path, tmp_path: Path, monkeypa
     whole = {tensor.name: tensor.data.tobytes() for tensor in GGUFReader(whole_path).tensors}
     assert found == whole
     assert not list(tmp_path.glob("*.partial"))
+
+
+@dataclass
+class Asked:
+    """Knows nothing; remembers what it was asked, and ends the export as a user would, at ``end_at``."""
+
+    end_at: str = ""
+    names: list[str] = field(default_factory=list)
+    weighs: bool = False
+    identity: str = "nothing"
+
+    def of(self, tensor: str) -> Inputs:
+        self.names.append(tensor)
+        if tensor == self.end_at:
+            raise KeyboardInterrupt
+        return Inputs()
+
+
+def test_an_embedding_that_is_the_head_too_comes_last_and_an_export_goes_on_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls tell of the head after all layers; its place in the file is the first all the same."""
+    sources = read_sources(tiny_export.save_base(tmp_path / "base", tied=True))
+    tensors = [tensor.name for tensor in sources.model.tensors]
+    assert tensors[0] == "token_embd.weight" and "output.weight" not in tensors
+    paths, whole = ({QUANTS["Q4_0"]: tmp_path / name / "m.gguf"} for name in ("a", "b"))
+    first, second = Asked(end_at="token_embd.weight"), Asked()
+    monkeypatch.setattr(journal, "SYNC_BYTES", 1)
+    with pytest.raises(KeyboardInterrupt):
+        write_files(sources, paths, "m", Options(threads=1, known=first))
+    assert first.names == [*tensors[1:], "token_embd.weight"]
+    finished = int(journal.journal_path(paths[QUANTS["Q4_0"]]).read_text().splitlines()[-1])
+    write_files(sources, paths, "m", Options(threads=1, known=second))
+    assert second.names == first.names[finished:]
+    write_files(sources, whole, "m", Options(threads=1))
+    assert paths[QUANTS["Q4_0"]].read_bytes() == whole[QUANTS["Q4_0"]].read_bytes()
+    assert [tensor.name for tensor in GGUFReader(whole[QUANTS["Q4_0"]]).tensors] == tensors
 
 
 @pytest.mark.parametrize("changed", ["another quant", "another adapter", "shorter file", "nonsense"])
