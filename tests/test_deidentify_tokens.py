@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft.deidentify.identifiers import _BRITISH_INSURANCE, _PLATE, _SMALL_PLATE
-from llmft.deidentify.numbers import digits_in, pieces_by_end, pieces_by_start, rows_of, sizes, stretches
+from llmft.deidentify.identifiers import _BRITISH_INSURANCE, _LONG, _LONG_HEAD, _PLATE, _SMALL_PLATE, _heads
+from llmft.deidentify.numbers import (
+    _ALONE,
+    digits_in,
+    pieces_by_end,
+    pieces_by_start,
+    rows_of,
+    sizes,
+    spoken_number,
+    stretches,
+)
 from llmft.deidentify.tokens import around_numbers, has_digit, lowered, matches_at, starts_of, tokens, words
 from llmft.deidentify.words import fold, read
 
@@ -70,8 +80,25 @@ PLATES = st.lists(
 def test_plates_begin_at_a_number_or_two_or_three_places_before_it(text):
     places = around_numbers(text, (0, 2, 3))
     assert places == sorted(set(places)) and all(place >= 0 for place in places)
-    for pattern in (_PLATE, _BRITISH_INSURANCE, _SMALL_PLATE):
-        assert [m.span() for m in matches_at(pattern, text, places)] == [m.span() for m in pattern.finditer(text)]
+    capitals, numbers = _heads(text)
+    tried = ((_PLATE, sorted((*capitals, *numbers))), (_BRITISH_INSURANCE, capitals), (_SMALL_PLATE, places))
+    for pattern, starts in tried:
+        assert [m.span() for m in matches_at(pattern, text, starts)] == [m.span() for m in pattern.finditer(text)]
+
+
+@given(
+    st.lists(st.sampled_from(["A", "BCD", "a", "-", " ", ".", "1", "123456", "12345678", "000", "٣", "@"]), max_size=9).map(
+        "".join
+    )
+)
+def test_long_identifiers_begin_at_a_number_or_a_few_places_before_it(text):
+    places = around_numbers(text, range(_LONG_HEAD + 1))
+    assert [m.span() for m in matches_at(_LONG, text, places)] == [m.span() for m in _LONG.finditer(text)]
+
+
+@pytest.mark.parametrize("word", sorted(_ALONE))
+def test_a_number_word_alone_is_the_number_that_it_begins(word):
+    assert (_ALONE[word], 1) == spoken_number([word, "", "", ""], [False] * 4)
 
 
 @given(SPEECH)

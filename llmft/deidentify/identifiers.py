@@ -115,6 +115,12 @@ def _dictated(text: str, rows: Sequence[Sequence[Piece]]) -> Iterator[Span]:
             yield from (Span(part.start, part.end, "NIR", LAYER) for part in parts)
 
 
+def _heads(text: str) -> tuple[list[int], list[int]]:
+    """Where identifiers of letters and digits may begin: capitals two or three places before a number, and numbers."""
+    places = around_numbers(text, (0, 2, 3))
+    return [place for place in places if text[place].isupper()], [place for place in places if text[place].isdecimal()]
+
+
 def _whole(match: re.Match[str], label: str) -> Span:
     return Span(match.start(), match.end(), label, LAYER)
 
@@ -228,9 +234,7 @@ def _formed(text: str, written: Sequence[Piece]) -> Iterator[Span]:
             yield from (_whole(match, "IDENTIFIANT") for match in _AMERICAN_SSN.finditer(text))
         yield from (_whole(match, "PLAQUE") for match in matches_at(_SMALL_PLATE, text, around_numbers(text, (3,))))
     if written and text != tokens(text).lower:
-        places = around_numbers(text, (0, 2, 3))  # where the letters before a number may begin, or the number itself
-        capitals = [place for place in places if text[place].isupper()]
-        numbers = [place for place in places if text[place].isdecimal()]
+        capitals, numbers = _heads(text)
         if not text.isupper():  # in capitals throughout, "ET 120 DE" would be a plate
             yield from (_whole(match, "PLAQUE") for match in matches_at(_PLATE, text, sorted((*capitals, *numbers))))
         yield from (_whole(match, "IDENTIFIANT") for match in matches_at(_BRITISH_INSURANCE, text, capitals))

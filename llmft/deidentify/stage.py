@@ -223,7 +223,7 @@ def _replaced(texts: Sequence[str], words: Words, spans: list[Span], named: list
         outputs.append("".join((*pieces, text[done:])) if parts else text)
         own.append(tuple(moved))
         stands.append(tuple([placeholder for _, placeholder in parts]))
-    counts, layers = Counter(span.label for span in spans), Counter(span.layer for span in spans)
+    counts, layers = Counter([span.label for span in spans]), Counter([span.layer for span in spans])
     return Deidentified(tuple(outputs), tuple(own), tuple(stands), dict(sorted(counts.items())), _in_order(layers))
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +12,7 @@ from llmft.errors import DialogueError
 from llmft.prepare.labels.agreement import rated_twice
 from llmft.prepare.lineage import is_erased, origin_line, origin_of
 from llmft.prepare.outcome import key_table, keys_of
-from llmft.prepare.parts import Part
+from llmft.prepare.parts import Part, without_collector
 from llmft.prepare.record import CleanOptions, Refused, Row, clean_row
 from llmft.prepare.reporting.counts import facts
 from llmft.prepare.reporting.report import ERASED
@@ -33,20 +31,8 @@ class ChunkOptions:
 
 def clean_chunk(options: ChunkOptions, rows: Sequence[Row]) -> Part:
     """Clean ``rows`` one by one; raises :class:`DialogueError` for a bad one when ``strict``."""
-    with _without_collector():
+    with without_collector():
         return _cleaned(options, rows)
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Rows leave no cycles behind, and each search for some would look at the whole knowledge base: a tenth of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _cleaned(options: ChunkOptions, rows: Sequence[Row]) -> Part:

@@ -10,6 +10,7 @@ Nothing is synced to the disk: a kill cannot harm a file that was written, and w
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -137,9 +138,22 @@ def make_parts(
             if len(waiting) > AHEAD * workers:
                 _finish(waiting, folder)
         number += 1
+        gc.collect(1)  # the collector is off; what cycles a bad row left are young
     while waiting:
         _finish(waiting, folder)
     return number
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Rows leave no cycles behind, and each search for some would look at the whole knowledge base: a tenth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @contextmanager

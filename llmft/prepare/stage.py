@@ -35,7 +35,7 @@ from llmft.prepare.lineage import names_somebody, read_tombstones, remember_vers
 from llmft.prepare.merge_labels import with_peoples_labels
 from llmft.prepare.outcome import decide
 from llmft.prepare.output import OUTPUTS, write_set
-from llmft.prepare.parts import PartFolder, make_parts, worker_pool
+from llmft.prepare.parts import PartFolder, make_parts, without_collector, worker_pool
 from llmft.prepare.readers.mapping import parse_columns
 from llmft.prepare.readers.roles_shown import with_roles_shown
 from llmft.prepare.readers.sources import ReadOptions, Source, find_sources, read_source
@@ -79,7 +79,11 @@ def prepare(places: Sequence[str | Path], output_dir: Path, options: PrepareOpti
     Raises :class:`DialogueError` when a source is missing, when nothing usable is left, and with
     ``strict`` at the first bad row.
     """
-    options = options or PrepareOptions()
+    with without_collector():
+        return _prepared(places, output_dir, options or PrepareOptions())
+
+
+def _prepared(places: Sequence[str | Path], output_dir: Path, options: PrepareOptions) -> Report:
     doctors = _checked(options)
     sources = with_roles_shown(find_sources(places, options.read), options.read, options.clean.roles)
     _check_output(sources, output_dir)

@@ -54,7 +54,8 @@ def facts(
     dropped: tuple[tuple[str, int], ...] = (),
 ) -> Facts:  # fmt: skip
     """The facts of a dialogue as JSON has it (``as_line``); pass ``has_triage`` where it is known already, which is fast."""
-    turns, labels, deid = record["turns"], record.get("labels") or {}, record.get("deid") or {}
+    labels, deid = record.get("labels") or {}, record.get("deid") or {}
+    texts = [turn["text"] for turn in record["turns"]]
     return Facts(
         lang=record["lang"],
         source=record.get("source", "real"),
@@ -63,10 +64,10 @@ def facts(
         specialty=labels.get("specialty", UNKNOWN),
         urgency=labels.get("urgency", UNKNOWN),
         confidence=labels.get("confidence", "generated") if labels else UNKNOWN,
-        turns=len(turns),
-        words=sum(turn["text"].count(" ") + 1 for turn in turns),  # texts have single spaces by now
-        characters=sum(len(turn["text"]) for turn in turns),
-        has_triage=read_triage(turns[-1]["text"]) is not None if has_triage is None else has_triage,
+        turns=len(texts),
+        words=" ".join(texts).count(" ") + 1,  # texts have single spaces by now
+        characters=sum(map(len, texts)),
+        has_triage=read_triage(texts[-1]) is not None if has_triage is None else has_triage,
         deidentified=deid.get("status") == "done",
         placeholders=tuple(deid.get("counts", {}).items()),
         layers=tuple(deid.get("layers", {}).items()),
