@@ -24,7 +24,7 @@ from pathlib import Path
 
 from llmft.dialogue import Dialogue, read_triage
 from llmft.engine import answer
-from llmft.engine.llama_model import load_gguf
+from llmft.engine.parallel_llama import open_parallel
 from llmft.prepare.synthetic.synthesize import synthesize
 from llmft.prompt import to_messages
 from llmft.recipe import load_recipe
@@ -46,7 +46,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", default="demo-llama", help="of a finished run of the demo's recipe, exported as Q4_0")
     parser.add_argument("--mistakes", type=int, default=8)
-    parser.add_argument("--calls", type=int, default=300, help="fresh calls to ask")
+    parser.add_argument("--calls", type=int, default=200, help="fresh calls to ask")
     parser.add_argument("--epochs", type=int, default=40)
     arguments = parser.parse_args()
     began = time.monotonic()
@@ -96,7 +96,7 @@ def learn(name: str, judged: Path, epochs: int) -> None:
 def asked(path: Path, calls: Sequence[Dialogue]) -> list[str]:
     """What the model answers to each call's last words."""
     system = load_recipe(RECIPE).data.system
-    model = load_gguf(path)
+    model = open_parallel(path)
     conversations = [to_messages(call, system)[:-1] for call in calls]
     found = [given.text for given in answer(model, conversations, 320)]
     model.close()

@@ -199,6 +199,14 @@ def test_a_slot_is_booked_and_given_back(desk: Desk) -> None:
     assert booked["released"] is None
     page.reload()
     expect(page.locator("#slots li.booked")).to_contain_text("Premier")
+    page.keyboard.press("Alt+A")
+    expect(page.locator(".given")).to_have_text(re.compile("Accepté"))
+    other = desk.context.new_page()  # another window knows as much
+    other.goto(page.url)
+    expect(other.locator("#slots li.booked")).to_contain_text("Dermatologie")
+    expect(other.locator("#slots li.booked time")).to_have_attribute("datetime", booked["slot"]["starts"])
+    expect(other.locator(".given")).to_have_text(re.compile("Accepté"))
+    other.close()
     page.locator("#slots button", has_text="Libérer").click()
     expect(page.locator("#slots li.booked")).to_have_count(0)
     (booked,) = desk.service.http.get(f"/v1/roster/bookings?call={desk.call_id()}").json()

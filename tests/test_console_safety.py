@@ -200,7 +200,14 @@ def test_a_key_opens_the_console(browser, tmp_path) -> None:
             page.keyboard.press("Enter")
             expect(page.locator(".coming")).to_have_count(0)
             expect(page.locator("#turns .turn")).to_have_count(2)
-            page.get_by_text("Se déconnecter").click()
+            page.route("**/turns", lambda route: route.abort())
+            desk.say("Depuis lundi.", waits=False)
+            page.get_by_role("button", name="Se déconnecter", exact=True).click()
+            expect(page.locator("#dialog")).to_contain_text("1 phrases ne sont pas encore enregistrées")
+            page.keyboard.press("Escape")
+            page.unroute("**/turns")
+            expect(page.locator(".coming")).to_have_count(0)
+            page.get_by_role("button", name="Se déconnecter", exact=True).click()
             page.wait_for_url("**/sign-in")
             assert desk.context.cookies() == []
 

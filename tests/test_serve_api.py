@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import re
+import signal
+import socket
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -11,8 +16,11 @@ import tiny_engine
 from tiny_desk import CHEST, SAID, Service, events, new_key, running, settings
 
 from llmft.engine.llama_model import load_gguf
+from llmft.errors import LlmftError
+from llmft.serve.running import serve
 from llmft.serve.store.answers import read_answer
 from llmft.serve.store.checking import verify
+from llmft.serve.triage.masking import masked_turn
 from llmft.vocabulary import icd10_labels, specialties, urgencies
 
 
@@ -148,6 +156,18 @@ def test_whoever_listens_hears_turn_and_triage(service: Service) -> None:
     assert refused.status_code == 409
 
 
+def test_a_turn_sent_again_is_the_same_turn_however_it_is_masked_by_now(service: Service) -> None:
+    call_id = service.call(("patient", "Je suis Marie Dupont."))
+    body = {"speaker": "patient", "text": "Dupont, oui.", "key": new_key()}
+    first = service.post(f"/v1/calls/{call_id}/turns", body).json()["turn"]
+    service.desk.heard.forget(call_id)  # as in a process that was started again
+    assert masked_turn(["Je suis [PRENOM_1] [NOM_1]."], body["text"], "fr").texts[-1] != first["text"]
+    again = service.post(f"/v1/calls/{call_id}/turns", body)
+    assert (again.status_code, again.json()["turn"]) == (201, first)
+    other = service.post(f"/v1/calls/{call_id}/turns", body | {"text": "Durand, oui."})
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "conflict")
+
+
 def test_a_transcript_is_added_at_once(service: Service) -> None:
     call_id = service.call()
     turns = [{"speaker": "patient", "text": "Ici Jean Durand, une tache."}, {"speaker": "operator", "text": "Depuis quand ?"}]
@@ -225,3 +245,31 @@ def test_faults_have_one_form_and_no_words(service: Service) -> None:
         answer = service.http.get(path)
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert service.http.delete("/v1/calls").status_code == 405
+
+
+class Ready(io.StringIO):
+    """An output that ends the service once it is told that it is ready."""
+
+    def write(self, text: str) -> int:
+        if "ready after" in text:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().write(text)
+
+
+def test_it_says_when_it_is_ready_and_stops_on_a_signal(tmp_path, monkeypatch) -> None:
+    output = Ready()
+    monkeypatch.setattr("sys.stdout", output)
+    with pytest.raises(KeyboardInterrupt):
+        serve(settings(tmp_path))
+    said = re.match(r"llmft serves llama3 at http://127\.0\.0\.1:0/ \(ready after (\d+\.\d) s\)\nNo keys: ", output.getvalue())
+    assert said and float(said[1]) > 0
+
+
+def test_a_port_that_is_taken_is_named_and_nothing_is_said_to_be_ready(tmp_path, capsys) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(LlmftError, match=f"127.0.0.1:{port} cannot be listened on"):
+            serve(settings(tmp_path, port=port))
+    assert "ready" not in capsys.readouterr().out

@@ -7,6 +7,7 @@ import pytest
 import tiny_engine
 from tiny_desk import CHEST, SAID, Service, running, settings
 
+from llmft.dialogue import read_triage
 from llmft.engine.llama_model import load_gguf
 from llmft.serve.store.checking import verify
 
@@ -51,7 +52,8 @@ def test_a_completion_is_the_models_greedy_answer(client, service, greedy) -> No
     assert answer.choices[0].message.content == text and answer.choices[0].finish_reason == "stop"
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (prompt_tokens, len(ids))
     assert answer.system_fingerprint == service.desk.backend.facts.sha256[:16]
-    assert answer.llmft == {"red_flags": [], "floor": None, "model": service.desk.backend.facts.sha256}
+    sha256 = service.desk.backend.facts.sha256
+    assert answer.llmft == {"red_flags": [], "floor": None, "decided_by": "model", "model": sha256}
     assert verify(service.desk.store).faults == []
 
 
@@ -84,10 +86,28 @@ def test_max_tokens_cuts(client, greedy) -> None:
         assert text.startswith(answer.choices[0].message.content.rstrip("\ufffd"))
 
 
-def test_the_rules_read_along(client) -> None:
+LINE = "Signe d'alerte : poitrine serrée ou écrasée. Passez l'appel au 15 (ou au 112) tout de suite."
+
+
+def chest(client: openai.OpenAI, **changes: object) -> tuple[str, dict[str, object]]:
+    """What is said to a patient whose words raise a red flag, and what `llmft` tells; as a stream it is the same."""
     messages = [{"role": "user", "content": [{"type": "text", "text": CHEST}]}]
-    answer = client.chat.completions.create(model="llama3", messages=messages, max_tokens=3)
-    assert answer.llmft["floor"] == "U1" and answer.llmft["red_flags"] == ["chest_pressure"]
+    asked = {"model": "default", "messages": messages, **changes}
+    answer = client.chat.completions.create(**asked)
+    parts = list(client.chat.completions.create(**asked, stream=True))
+    assert [parts[1].choices[0].delta.content, parts[-1].llmft] == [f"{LINE}\n\n", answer.llmft]
+    text = answer.choices[0].message.content
+    assert "".join(part.choices[0].delta.content or "" for part in parts) == text
+    return text, answer.llmft
+
+
+def test_the_rules_speak_first_and_their_floor_holds(client) -> None:
+    model = load_gguf(tiny_engine.gguf("llama3"), threads=1)
+    own = "".join(model.stream([{"role": "user", "content": CHEST}], 20))
+    model.close()
+    text, told = chest(client, max_tokens=20)
+    assert text == f"{LINE}\n\n{own}" and "```" not in own  # no block, so no urgency that could be too low
+    assert (told["floor"], told["red_flags"], told["decided_by"]) == ("U1", ["chest_pressure"], "model")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +154,10 @@ def test_a_back_end_that_is_gone_leaves_the_rules(tmp_path) -> None:
         assert [warning["code"] for warning in made["warnings"]] == ["unavailable"]
         calm = front.triage(front.call(("patient", SAID)))
         assert (calm["urgency"]["id"], calm["decided_by"], calm["escalate"]) == ("indetermine", "abstained", True)
+        client = openai.OpenAI(base_url=f"{front.url}/v1", api_key="none", max_retries=0)
+        text, told = chest(client)
+        triage = read_triage(text)
+        assert triage is not None and (triage.urgency, triage.specialty) == ("U1", "cardiologie")
+        assert told["decided_by"] == "rules"
         with pytest.raises(openai.InternalServerError):
-            openai.OpenAI(base_url=f"{front.url}/v1", api_key="none", max_retries=0).chat.completions.create(
-                model="default", messages=MESSAGES
-            )
+            client.chat.completions.create(model="default", messages=MESSAGES)

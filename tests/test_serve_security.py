@@ -75,7 +75,7 @@ def test_a_body_is_not_looked_at_before_the_key(desk) -> None:
 def test_calls_do_not_cross(desk) -> None:
     service, keys = desk
     call_id = service.post("/v1/calls", {"lang": "fr"}, **bearer(keys["anna"])).json()["id"]
-    turn = {"speaker": "patient", "text": "Une tache.", "key": new_key()}
+    turn = {"speaker": "patient", "text": "Une tache brune.", "key": new_key()}
     assert service.post(f"/v1/calls/{call_id}/turns", turn, **bearer(keys["anna"])).status_code == 201
     other = bearer(keys["bela"])
     assert code(service.http.get(f"/v1/calls/{call_id}", headers=other)) == (404, "not_found")

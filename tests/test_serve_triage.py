@@ -8,15 +8,18 @@ import pytest
 
 from llmft.dialogue import Triage, read_triage
 from llmft.serve.backend import Piece
+from llmft.serve.backend.made_from import adapter_of
 from llmft.serve.backend.stops import StopText
+from llmft.serve.triage.chat import ruled, rules_line
 from llmft.serve.triage.confidence import urgency_confidence
 from llmft.serve.triage.decide import decide
 from llmft.serve.triage.instructions import for_the_model
 from llmft.serve.triage.masking import HeardWords, masked_call, masked_turn, screen_typed
 from llmft.serve.triage.prompting import model_prompt
 from llmft.serve.triage.questions import questions_for
-from llmft.serve.triage.screen import screen
+from llmft.serve.triage.screen import Screening, screen
 from llmft.serve.triage.versions import rules_version
+from llmft.vocabulary import urgencies
 
 CHEST = [("patient", "J'ai une barre dans la poitrine depuis une heure.")]
 CALM = [("patient", "J'ai une tache sur le bras.")]
@@ -54,6 +57,32 @@ def test_a_block_that_is_none_leaves_the_rules(text: str) -> None:
     assert made.triage.summary == "douleur thoracique, poitrine serrée ou écrasée" and "15" in made.sentence
     calm = decide(text, None, screen([("patient", "Allô ?")], "fr"), "fr", 0.5)
     assert (calm.triage.urgency, calm.triage.specialty, calm.triage.icd10) == ("indetermine", "medecine_generale", ())
+
+
+BELOW = [None, "```json\n{", block("U9"), block("U3").replace("```", ""), block("U4"), block("indetermine")]
+
+
+@pytest.mark.parametrize("text", BELOW)
+def test_in_a_bare_chat_no_block_is_below_the_floor(text: str | None) -> None:
+    said, by = ruled(text, screen(CHEST, "fr"), "fr")
+    triage = read_triage(said)
+    assert by == "rules" and triage is not None and (triage.urgency, triage.red_flags) == ("U1", ("chest_pressure",))
+    assert "La phrase." not in said  # it went with the other urgency
+
+
+@pytest.mark.parametrize(
+    ("text", "turns"), [(block("U1"), CHEST), ("Depuis quand ?", CHEST), (block("U4"), CALM), ("```", CALM), ("", CALM)]
+)
+def test_in_a_bare_chat_what_the_floor_allows_stands_to_the_letter(text: str, turns: list[tuple[str, str]]) -> None:
+    assert ruled(text, screen(turns, "fr"), "fr") == (text, "model")
+
+
+def test_the_rules_line_names_the_signs() -> None:
+    assert rules_line(screen(CALM, "fr"), "fr") == ""
+    assert rules_line(screen(CHEST, "fr"), "fr").startswith("Signe d'alerte : poitrine serrée ou écrasée. Passez l'appel au 15")
+    found = screen(CHEST, "en")
+    less = Screening((found.flags[0].model_copy(update={"urgency": "U2"}),), (), None)
+    assert rules_line(less, "en") == f"Red flag: {found.flags[0].label}. Urgency at least: {urgencies()['U2'].en}."
 
 
 def test_a_model_that_thinks_of_another_organ_is_not_followed() -> None:
@@ -177,6 +206,15 @@ def test_stop_texts_in_pieces(size: int) -> None:
 
 def test_versions_are_hashes() -> None:
     assert len(rules_version()) == 64 and rules_version() == rules_version()
+
+
+def test_the_adapter_is_told_where_a_manifest_knows_this_very_file(tmp_path) -> None:
+    made_from = {"adapters": [{"folder": "runs/a/adapter", "sha256": "a" * 64}]}
+    entry = {"sha256": "f" * 64, "made_from": made_from}
+    (tmp_path / "manifest.json").write_text(json.dumps({"files": {"a.gguf": entry, "base.gguf": entry | {"made_from": {}}}}))
+    assert adapter_of(tmp_path / "a.gguf", "f" * 64) == "a" * 64
+    for name, sha256 in (("a.gguf", "e" * 64), ("b.gguf", "f" * 64), ("base.gguf", "f" * 64), ("none/a.gguf", "f" * 64)):
+        assert adapter_of(tmp_path / name, sha256) is None
 
 
 def test_decisions_keep_the_records_form() -> None:

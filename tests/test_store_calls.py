@@ -72,10 +72,10 @@ def test_processes_that_open_a_new_database_at_once_all_find_it_whole(tmp_path, 
 def test_a_call_outlives_a_reload(store):
     call = start_call(store, "fr", "op-1")
     first = add_turn(store, call.id, "patient", "j'ai mal", key="key-0001")
-    assert add_turn(store, call.id, "patient", "j'ai mal", key="key-0001") == first  # sent twice
+    assert add_turn(store, call.id, "patient", "[NOM_1] a mal", key="key-0001") == first  # sent twice, and masked otherwise
     add_turn(store, call.id, "operator", "Depuis quand ?", key="key-0002")
     with pytest.raises(ConflictError, match="another turn"):
-        add_turn(store, call.id, "patient", "autre chose", key="key-0001")
+        add_turn(store, call.id, "operator", "j'ai mal", key="key-0001")
     found = read_call(store, call.id)
     assert [(turn.number, turn.speaker, turn.text) for turn in found.turns] == [
         (0, "patient", "j'ai mal"),

@@ -34,7 +34,7 @@ SPECIAL = {
 }
 CALLS = (  # id, what is said, urgency, specialty, code, closing; lengths differ, so that batches are padded
     ("a", "J'ai mal au cœur, ça serre.", "U1", "cardiologie", "R07.4", "J'appelle le 15."),
-    ("b", "Une tache.", "U3", "dermatologie", "D22.9", "Un rendez-vous sera proposé."),
+    ("b", "Une tache brune.", "U3", "dermatologie", "D22.9", "Un rendez-vous sera proposé."),
     ("c", "Mon œil est rouge et il colle depuis hier matin, c'est gênant.", "U2", "ophtalmologie", "H10.9", "Venez aujourd'hui."),
 )
 

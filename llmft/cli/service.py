@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from time import perf_counter
 
 from llmft.cli.arguments import Verbs, verb_parser
 from llmft.cli.records import desk_arguments
@@ -46,6 +47,7 @@ def add_serve(verbs: Verbs) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    begun = perf_counter()
     from llmft.privacy import keep_private
 
     keep_private()
@@ -78,5 +80,6 @@ def _run(arguments: argparse.Namespace) -> None:
             requests_per_minute=arguments.rate,
             live=not arguments.no_live,
             drift_reference=arguments.reference,
-        )
+        ),
+        begun,
     )

@@ -19,7 +19,7 @@ class Written(NamedTuple):
     piece: str  # its text, never half a character
     done: bool  # the answer's last token
     ended: bool  # the model closed its turn itself; otherwise it was cut
-    probability: float  # of the token among all, whatever the grammar
+    probability: float | None  # of the token among all, whatever the grammar; None for an answer that is held to none
 
 
 class Texts(dict[int, bytes | None]):

@@ -17,7 +17,7 @@ from llmft.protocol.heard_language import heard_language
 from llmft.serve.backend import Finished, Piece, Queued, Request
 from llmft.serve.desk import Desk
 from llmft.serve.roster.importing import roster_version
-from llmft.serve.roster.search import FoundDoctor, FreeSlot, Wish, free_slots
+from llmft.serve.roster.search import FoundDoctor, FoundSlot, Wish, free_slots
 from llmft.serve.store.answers import NewAnswer, record_answer
 from llmft.serve.store.answers import Versions as StoredVersions
 from llmft.serve.triage.confidence import urgency_confidence
@@ -73,7 +73,7 @@ async def triage_events(desk: Desk, case: Case) -> AsyncIterator[Queued | Senten
             async for event in _written(desk, request):
                 if isinstance(event, Written):
                     written = event
-                elif isinstance(event, Queued) or case.screening.floor != "U1":  # its sentence may not stand
+                elif isinstance(event, Queued) or case.screening.least != "U1":  # its sentence may not stand
                     yield event
         except BusyError:
             raise
@@ -128,7 +128,7 @@ def _concluded(desk: Desk, case: Case, prompt: ModelPrompt, written: Written) ->
         valid=decision.said is not None,
         latency_ms=round((written.waited_s + written.generated_s) * 1000, 1),
         generation_ms=round(written.generated_s * 1000, 1),
-        versions=StoredVersions(versions.model, None, versions.rules, versions.roster, versions.prompt),
+        versions=StoredVersions(versions.model, versions.adapter, versions.rules, versions.roster, versions.prompt),
     )
     messages = json.dumps(list(prompt.messages), ensure_ascii=False)
     answer = record_answer(desk.store, stored, messages, case.by)
@@ -165,7 +165,7 @@ def slots_for(desk: Desk, decision: Decision, wish: Wish) -> tuple[Slot, ...]:
     return tuple(slot_shown(slot) for slot in found)
 
 
-def slot_shown(slot: FreeSlot) -> Slot:
+def slot_shown(slot: FoundSlot) -> Slot:
     """A free slot as it is answered."""
     return Slot(id=slot.id, starts=slot.starts, ends=slot.ends, doctor=doctor_shown(slot.doctor))
 

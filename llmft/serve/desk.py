@@ -30,4 +30,6 @@ class Desk:
         """What makes the answers now."""
         facts = self.backend.facts
         prompt = prompt_version(facts.prompt, self.settings.system)
-        return Versions(llmft=__version__, model=facts.sha256, prompt=prompt, rules=rules_version(), roster=roster)
+        return Versions(
+            llmft=__version__, model=facts.sha256, adapter=facts.adapter, prompt=prompt, rules=rules_version(), roster=roster
+        )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from llmft.errors import LlmftError
@@ -16,10 +19,17 @@ if TYPE_CHECKING:
 
 NOTICE = "Decision support, not a medical device. / Aide à la décision, pas un dispositif médical."
 GRACE_S = 5  # for answers that are being written when the service is stopped
+# Of a connection on which nothing is said. Longer than clients and proxies keep one (OpenAI's client 5 s, nginx 60 s):
+# whoever writes to a connection in the moment in which the other end closes it loses the request.
+KEEP_ALIVE_S = 75
 
 
-def serve(settings: ServeSettings) -> None:
-    """Answer until Ctrl-C; raises :class:`LlmftError` for anything that keeps the service from starting."""
+def serve(settings: ServeSettings, begun: float | None = None) -> None:
+    """Answer until Ctrl-C; ``begun``: when the start began, on ``perf_counter``.
+
+    Raises :class:`LlmftError` for anything that keeps the service from starting.
+    """
+    begun = perf_counter() if begun is None else begun
     import uvicorn
 
     from llmft.serve.app import new_app, open_desk
@@ -27,13 +37,32 @@ def serve(settings: ServeSettings) -> None:
 
     _require_files(settings)
     desk = open_desk(settings)
-    app = new_app(desk)
-    _say(settings, desk.backend.facts.name, keyless=not has_keys(desk.store))
-    server = uvicorn.Server(server_config(settings, app))
-    with suppress(SystemExit):  # uvicorn's way to say that the port is taken
-        server.run()
+    keyless = not has_keys(desk.store)
+    server = uvicorn.Server(server_config(settings, new_app(desk)))
+
+    def say() -> None:
+        _say(settings, desk.backend.facts.name, perf_counter() - begun, keyless=keyless)
+
+    # SystemExit is uvicorn's way to say that the port is taken
+    with suppress(SystemExit), asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(_until_stopped(server, say))
     if not server.started:
         raise LlmftError(f"{settings.host}:{settings.port} cannot be listened on; stop what runs there, or give another --port")
+
+
+async def _until_stopped(server: uvicorn.Server, say: Callable[[], None]) -> None:
+    """Serve; ``say`` is called once the port is open."""
+
+    async def say_when_open() -> None:
+        while not server.started:
+            await asyncio.sleep(0.005)
+        say()
+
+    saying = asyncio.create_task(say_when_open())
+    try:
+        await server.serve()
+    finally:
+        saying.cancel()
 
 
 def server_config(settings: ServeSettings, app: ASGIApp) -> uvicorn.Config:
@@ -50,6 +79,7 @@ def server_config(settings: ServeSettings, app: ASGIApp) -> uvicorn.Config:
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=KEEP_ALIVE_S,
         proxy_headers=False,
         lifespan="on",
     )
@@ -79,9 +109,9 @@ def _require_files(settings: ServeSettings) -> None:
             raise LlmftError(f"{path} is not there; give the path of a file")
 
 
-def _say(settings: ServeSettings, model: str, *, keyless: bool) -> None:
+def _say(settings: ServeSettings, model: str, start_s: float, *, keyless: bool) -> None:
     scheme = "https" if settings.has_tls else "http"
-    print(f"llmft serves {model} at {scheme}://{settings.host}:{settings.port}/")
+    print(f"llmft serves {model} at {scheme}://{settings.host}:{settings.port}/ (ready after {start_s:.1f} s)")
     if keyless:
         print("No keys: only this machine is answered, and everybody on it is supervisor. Make keys: llmft keys add")
     elif not settings.has_tls and not settings.is_loopback:

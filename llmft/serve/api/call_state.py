@@ -20,6 +20,7 @@ from llmft.serve.security.refusal import Refusal
 from llmft.serve.store.answers import Answer, answers_of
 from llmft.serve.store.calls import Call as StoredCall
 from llmft.serve.store.calls import CallTurn, read_call
+from llmft.serve.store.feedback import last_action
 from llmft.serve.store.keys import Identity
 from llmft.serve.store.tables import turns
 from llmft.serve.triage.decide import Decision, sentence_for
@@ -113,6 +114,7 @@ def call_shown(desk: Desk, call: StoredCall) -> Call:
         questions=questions_for(pairs(call), now, lang),
         triage=triage,
         triage_is_old=bool(answers) and answers[-1].given.turns_read < len(call.turns),
+        verdict=last_action(desk.store, answers[-1].id, call.operator) if answers else None,
     )
 
 
@@ -138,6 +140,7 @@ def triage_again(desk: Desk, call: StoredCall, now: Screening, answer: Answer) -
         versions=Versions(
             llmft=desk.versions(None).llmft,
             model=versions.model or "",
+            adapter=versions.adapter,
             prompt=versions.prompt or "",
             rules=versions.rules or "",
             roster=versions.roster,

@@ -23,7 +23,7 @@ from llmft.serve.live import Happening, event_text, server_sent
 from llmft.serve.security.access import TheDesk, Who
 from llmft.serve.security.refusal import Refusal
 from llmft.serve.store.calls import Call as StoredCall
-from llmft.serve.store.calls import add_turn, end_call, new_id, read_call, recent_calls, start_call
+from llmft.serve.store.calls import add_turn, end_call, new_id, other_turn, read_call, recent_calls, start_call
 from llmft.serve.store.keys import Identity
 from llmft.serve.triage.shapes import Triage
 
@@ -91,8 +91,10 @@ def _said(desk: Desk, call_id: str, who: Identity, speaker: Speaker, text: str, 
     number = number_of_key(desk, call_id, key)
     masked, masks = mask_turn(desk, call, text, len(call.turns) if number is None else number)
     turn = add_turn(desk.store, call_id, speaker, masked, key=key)
+    if desk.heard.typed(call_id, turn.number) not in (None, text):
+        raise other_turn(key)
+    desk.heard.keep(call_id, turn.number, text)
     if number is None:
-        desk.heard.keep(call_id, turn.number, text)
         call = read_call(desk.store, call_id)
     said = said_shown(call, turn, masks, before.flags, reading(desk, call))
     for flag in said.new_flags:

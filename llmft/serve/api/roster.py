@@ -14,9 +14,10 @@ from llmft.serve.answering import doctor_shown, slot_shown
 from llmft.serve.api.bodies import Age, NewBooking, Nothing, Short, Specialty
 from llmft.serve.api.call_state import own_call
 from llmft.serve.api.shown import Booked, Doctors, RosterRead, Slots
+from llmft.serve.desk import Desk
 from llmft.serve.roster.booking import Booking, book, bookings_of, release
 from llmft.serve.roster.importing import ImportedRoster, import_roster
-from llmft.serve.roster.search import Wish, find_doctors, free_slots
+from llmft.serve.roster.search import Wish, find_doctors, free_slots, slot_named
 from llmft.serve.security.access import Supervisor, TheDesk, Who
 from llmft.serve.security.refusal import Refusal
 
@@ -71,29 +72,29 @@ async def slots(
 async def take(body: NewBooking, desk: TheDesk, who: Who) -> Booked:
     """Book a slot; the same key gets the same booking."""
 
-    def booked() -> Booking:
+    def booked() -> Booked:
         if body.call_id is not None:
             own_call(desk, body.call_id, who)
-        return book(desk.store, body.slot_id, body.call_id, who.name, key=body.key)
+        return _shown(desk, book(desk.store, body.slot_id, body.call_id, who.name, key=body.key))
 
-    return _shown(await to_thread(booked))
+    return await to_thread(booked)
 
 
 @router.get("/bookings")
 async def booked_for(desk: TheDesk, who: Who, call: Annotated[str, Query(max_length=60, pattern=r"^[\w.:-]+$")]) -> list[Booked]:
     """What was booked for a call."""
 
-    def found() -> list[Booking]:
+    def found() -> list[Booked]:
         own_call(desk, call, who)
-        return bookings_of(desk.store, call)
+        return [_shown(desk, booking) for booking in bookings_of(desk.store, call)]
 
-    return [_shown(booking) for booking in await to_thread(found)]
+    return await to_thread(found)
 
 
 @router.post("/bookings/{booking_id}/release")
 async def give_back(booking_id: BookingId, desk: TheDesk, who: Who, body: Nothing | None = None) -> Booked:
     """Give a slot back."""
-    return _shown(await to_thread(release, desk.store, booking_id, who.name))
+    return await to_thread(lambda: _shown(desk, release(desk.store, booking_id, who.name)))
 
 
 @router.post(
@@ -119,7 +120,8 @@ def _imported(desk: TheDesk, content: bytes, suffix: str, by: str) -> ImportedRo
         return import_roster(desk.store, path, by)
 
 
-def _shown(booking: Booking) -> Booked:
+def _shown(desk: Desk, booking: Booking) -> Booked:
+    slot = slot_named(desk.store, booking.slot_id)
     return Booked(
         id=booking.id,
         slot_id=booking.slot_id,
@@ -127,4 +129,5 @@ def _shown(booking: Booking) -> Booked:
         operator=booking.operator,
         created=booking.created,
         released=booking.released,
+        slot=None if slot is None else slot_shown(slot),
     )

@@ -85,6 +85,7 @@ class Call(CallLine):
     questions: tuple[Question, ...]
     triage: Triage | None
     triage_is_old: bool
+    verdict: str | None  # what the call's operator said last of the triage
 
 
 class Imported(Answered):
@@ -123,6 +124,7 @@ class Booked(Answered):
     operator: str
     created: str
     released: str | None
+    slot: Slot | None  # None: the roster has let go of it
 
 
 class RosterRead(Answered):

@@ -33,6 +33,7 @@ class Piece(NamedTuple):
 
     text: str
     probability: float | None  # of this token among all; None: the server does not say
+    more: bool = False  # the next piece is here already, so that both can be sent at once
 
 
 class Finished(NamedTuple):
@@ -57,6 +58,7 @@ class ModelFacts:
     kind: Literal["llama.cpp", "remote"]
     prompt: str  # hash of the chat template
     context_tokens: int | None
+    adapter: str | None = None  # hash of the adapter in the file, where its manifest says so
 
 
 class Backend(Protocol):

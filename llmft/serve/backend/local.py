@@ -22,6 +22,7 @@ from llmft.errors import BackendError, BusyError, LlmftError, PromptError
 from llmft.prompt import Message
 from llmft.run import sha256
 from llmft.serve.backend import Event, Finished, ModelFacts, Piece, Queued, Request
+from llmft.serve.backend.made_from import adapter_of
 from llmft.serve.backend.stops import StopText
 
 MAX_WAITING = 256  # requests; beyond, it is kinder to say so at once
@@ -94,12 +95,17 @@ class LocalBackend:
         self._enqueue(job)
         try:
             while True:
-                event = await job.events.get()
-                if isinstance(event, Exception):
-                    raise event
-                yield event
-                if isinstance(event, Finished):
-                    return
+                burst = [await job.events.get()]
+                while not job.events.empty():
+                    burst.append(job.events.get_nowait())
+                for event, following in zip(burst, [*burst[1:], None], strict=True):
+                    if isinstance(event, Exception):
+                        raise event
+                    if isinstance(event, Piece) and isinstance(following, Piece):
+                        event = event._replace(more=True)
+                    yield event
+                    if isinstance(event, Finished):
+                        return
         finally:
             self._cancel(job)
 
@@ -231,5 +237,6 @@ def open_local(path: Path, *, context_tokens: int, slots: int, threads: int | No
     model = open_parallel(path, context_tokens=context_tokens, slots=slots, threads=threads)
     template = read_gguf_header(path).chat_template or ""
     digest = hashlib.sha256(template.encode()).hexdigest()
-    facts = ModelFacts(path.stem, sha256(path), "llama.cpp", digest, model.context_tokens)
+    file = sha256(path)
+    facts = ModelFacts(path.stem, file, "llama.cpp", digest, model.context_tokens, adapter_of(path, file))
     return LocalBackend(model, facts, slots)

@@ -7,11 +7,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, or_, select
 
 from llmft.serve.store.database import Store, as_text
 from llmft.serve.store.tables import bookings, doctor_facts, doctors, slots
 from llmft.vocabulary import plain
+
+_WITH_DOCTOR = select(slots.c.id.label("slot_id"), slots.c.starts, slots.c.ends, slots.c.starts_utc, doctors).join(
+    doctors, doctors.c.id == slots.c.doctor_id
+)
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,8 @@ class FoundDoctor:
 
 
 @dataclass(frozen=True)
-class FreeSlot:
-    """A time that can be booked."""
+class FoundSlot:
+    """A time of a doctor's."""
 
     id: str
     starts: str  # ISO 8601, as the roster writes it
@@ -58,21 +62,29 @@ def find_doctors(store: Store, wish: Wish, limit: int = 50) -> list[FoundDoctor]
         return _with_facts(connection, found)
 
 
-def free_slots(store: Store, wish: Wish, after: datetime | None = None, limit: int = 10) -> list[FreeSlot]:
+def free_slots(store: Store, wish: Wish, after: datetime | None = None, limit: int = 10) -> list[FoundSlot]:
     """The earliest times that are free, from ``after`` (default: now) on."""
     start = as_text(after or datetime.now(UTC))
     taken = exists().where(bookings.c.slot_id == slots.c.id, bookings.c.released.is_(None))
     asked = (
-        select(slots.c.id.label("slot_id"), slots.c.starts, slots.c.ends, slots.c.starts_utc, doctors)
-        .join(doctors, doctors.c.id == slots.c.doctor_id)
-        .where(slots.c.status == "free", slots.c.starts_utc >= start, ~taken, *_fits(wish))
+        _WITH_DOCTOR.where(slots.c.status == "free", slots.c.starts_utc >= start, ~taken, *_fits(wish))
         .order_by(slots.c.starts_utc, slots.c.id)
         .limit(limit)
     )
     with store.reading() as connection:
-        rows = connection.execute(asked).all()
-        known = {found.id: found for found in _with_facts(connection, [_doctor(row) for row in rows])}
-    return [FreeSlot(row.slot_id, row.starts, row.ends, row.starts_utc, known[row.id]) for row in rows]
+        return _slots(connection, asked)
+
+
+def slot_named(store: Store, slot_id: str) -> FoundSlot | None:
+    """A slot by its id, whether it is free or not; None when the roster has let go of it."""
+    with store.reading() as connection:
+        return next(iter(_slots(connection, _WITH_DOCTOR.where(slots.c.id == slot_id))), None)
+
+
+def _slots(connection: Connection, asked: Select[Any]) -> list[FoundSlot]:
+    rows = connection.execute(asked).all()
+    known = {found.id: found for found in _with_facts(connection, [_doctor(row) for row in rows])}
+    return [FoundSlot(row.slot_id, row.starts, row.ends, row.starts_utc, known[row.id]) for row in rows]
 
 
 def _fits(wish: Wish) -> list[ColumnElement[bool]]:

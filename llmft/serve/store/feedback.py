@@ -125,6 +125,14 @@ def feedback_between(store: Store, since: str, until: str | None = None) -> list
         return feedback_rows(connection, since, until)
 
 
+def last_action(store: Store, answer_id: str, by: str) -> str | None:
+    """How an operator judged an answer, the last time; None when they have not."""
+    mine = select(feedback.c.action).where(feedback.c.answer_id == answer_id, feedback.c.operator == by)
+    with store.reading() as connection:
+        action: str | None = connection.execute(mine.order_by(feedback.c.sequence.desc()).limit(1)).scalar()
+    return action
+
+
 def feedback_rows(connection: Connection, since: str = "", until: str | None = None) -> list[Feedback]:
     """Judgements of a time, inside a transaction."""
     asked = select(feedback).where(feedback.c.created >= since).order_by(feedback.c.sequence)

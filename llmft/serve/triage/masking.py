@@ -32,6 +32,11 @@ class HeardWords:
             typed = dict(self._calls.get(call_id, {}))
         return [typed.get(number, text) for number, text in enumerate(masked)]
 
+    def typed(self, call_id: str, number: int) -> str | None:
+        """One turn as typed; None where it is not known any more."""
+        with self._lock:
+            return self._calls.get(call_id, {}).get(number)
+
     def keep(self, call_id: str, number: int, text: str) -> None:
         """Remember a turn; the call that was silent longest is forgotten when there are too many."""
         with self._lock:

@@ -130,6 +130,7 @@ class Versions(Shape):
 
     llmft: str
     model: str
+    adapter: str | None  # in the model's file; None: nobody knows, or a server's model
     prompt: str
     rules: str
     roster: str | None

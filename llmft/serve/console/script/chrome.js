@@ -6,8 +6,11 @@ import { reader, word, writeWords } from "./words.js";
 
 const THEMES = ["auto", "light", "dark"];
 
-/** Fill the place for choices; `again()` redraws the page in the other language. */
-export function showChoices(place, session, again) {
+/**
+ * Fill the place for choices; `again()` redraws the page in the other language, `leaving(go)` calls `go` when nothing
+ * is lost by signing out.
+ */
+export function showChoices(place, session, again, leaving = (go) => go()) {
   const language = make(
     "button",
     {
@@ -18,7 +21,7 @@ export function showChoices(place, session, again) {
       onclick: () => {
         reader.lang = reader.lang === "fr" ? "en" : "fr";
         localStorage.setItem("llmft.lang", reader.lang);
-        showChoices(place, session, again);
+        showChoices(place, session, again, leaving);
         document.getElementById("language").focus();
         writeWords();
         again();
@@ -26,7 +29,7 @@ export function showChoices(place, session, again) {
     },
     word("language"),
   );
-  place.replaceChildren(language, themeButton(), ...(session && !session.keyless ? [who(session), out()] : []));
+  place.replaceChildren(language, themeButton(), ...(session && !session.keyless ? [who(session), out(leaving)] : []));
 }
 
 function themeButton() {
@@ -51,20 +54,13 @@ function themeButton() {
 
 const who = (session) => make("span", { class: "hint who-am-i" }, `${session.name} · ${word(`role_${session.role}`)}`);
 
-const out = () =>
-  make(
-    "button",
-    {
-      type: "button",
-      class: "quiet",
-      onclick: async () => {
-        sessionStorage.clear();
-        await signOut().catch(() => null);
-        location.replace("/sign-in");
-      },
-    },
-    word("sign_out"),
-  );
+const out = (leaving) => make("button", { type: "button", class: "quiet", onclick: () => leaving(goOut) }, word("sign_out"));
+
+async function goOut() {
+  sessionStorage.clear();
+  await signOut().catch(() => null);
+  location.replace("/sign-in");
+}
 
 /** The line that says which model answers. */
 export function showModel(place, session) {

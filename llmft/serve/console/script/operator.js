@@ -1,6 +1,6 @@
 // The operator's page: brings the call's parts together.
 
-import { endDialog, importDialog, keysDialog, signInDialog } from "./call/dialogs.js";
+import { endDialog, importDialog, keysDialog, leaveDialog, signInDialog } from "./call/dialogs.js";
 import { makeComposer, showQuestions } from "./call/composer.js";
 import { listen } from "./call/events.js";
 import { answerTo } from "./call/keys.js";
@@ -8,14 +8,16 @@ import { makeOutbox } from "./call/outbox.js";
 import { openBox } from "./call/seal.js";
 import { showCard, showLevel, showState } from "./call/card.js";
 import { makeSlots } from "./call/slots.js";
-import { bannerNow, forgetCall, idle, isOpen, recallVerdicts, state, takeCall, takeSaid, takeTriage } from "./call/state.js";
+import { bannerNow, forgetCall, idle, isOpen, state, takeCall, takeSaid, takeTriage } from "./call/state.js";
 import { showBanner, showEnded, showLink, showOpenCalls, showTop } from "./call/surroundings.js";
 import { pointAt, showTranscript } from "./call/transcript.js";
 import { makeVerdict } from "./call/verdict.js";
 import { showChoices, showModel } from "./chrome.js";
 import { byId, make } from "./page.js";
-import { callPath, get, openSession, post } from "./service.js";
+import { callPath, closedLists, get, openSession, post } from "./service.js";
 import { reader, word, writeWords } from "./words.js";
+
+const LAST_TRY = 2000; // milliseconds for turns that wait when somebody signs out
 
 let box = null;
 let feed = null;
@@ -127,7 +129,6 @@ function catchUp() {
 
 function enter(call) {
   takeCall(call);
-  recallVerdicts();
   slots.recall(call.id).catch(() => null);
   history.replaceState(null, "", `#${call.id}`);
   feed?.close();
@@ -210,7 +211,20 @@ async function begin(session) {
   box = await openBox(session.seal ?? session.csrf);
   byId("to-supervisor").hidden = session.role !== "supervisor";
   showModel(byId("model"), session);
-  showChoices(byId("choices"), session, () => (showModel(byId("model"), session), draw()));
+  showChoices(byId("choices"), session, () => (showModel(byId("model"), session), draw()), leaving);
+  closedLists().then(
+    ({ specialties }) => ((state.specialties = specialties), draw()),
+    () => null, // a booking then shows the specialty's id
+  );
+}
+
+/** What waits can only be sent, or lost: it is sealed for this session, which ends. */
+async function leaving(go) {
+  outbox.hurry();
+  await Promise.race([outbox.settled(), new Promise((done) => setTimeout(done, LAST_TRY))]);
+  const waiting = outbox.waiting().length;
+  if (waiting) leaveDialog(waiting, go);
+  else await go();
 }
 
 async function resume() {

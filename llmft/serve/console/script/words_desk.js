@@ -73,6 +73,7 @@ export const DESK = {
   warnings: ["À savoir", "To know"],
   left_out: ["{n} phrases anciennes n'ont pas été lues par le modèle", "{n} old turns were not read by the model"],
   made_by: ["Fait par", "Made by"],
+  adapter: ["adaptateur", "adapter"],
   rules: ["règles", "rules"],
   prompt: ["consigne", "prompt"],
   roster: ["répertoire", "roster"],
@@ -82,6 +83,7 @@ export const DESK = {
   book: ["Réserver", "Book"],
   release: ["Libérer", "Release"],
   booked: ["réservé", "booked"],
+  slot_gone: ["créneau retiré du répertoire", "slot taken off the roster"],
   taken: ["Ce créneau vient d'être pris.", "This slot has just been taken."],
   place: ["Lieu", "Place"],
   age: ["Âge", "Age"],
@@ -137,6 +139,11 @@ export const DESK = {
   ],
   wrong: ["Le service a refusé : {why}", "The service refused: {why}"],
   unknown_call: ["Cet appel n'est plus enregistré.", "This call is not stored any more."],
+  leave_waits: [
+    "{n} phrases ne sont pas encore enregistrées ; se déconnecter maintenant les efface.",
+    "{n} turns are not stored yet; signing out now deletes them.",
+  ],
+  leave_anyway: ["Se déconnecter quand même", "Sign out all the same"],
   signed_out: [
     "Votre session a pris fin. Entrez votre clé pour continuer ; rien n'est perdu.",
     "Your session has ended. Enter your key to go on; nothing is lost.",

@@ -199,6 +199,7 @@ function madeBy({ versions, waited_s: waited, generated_s: generated }) {
   const rows = [
     ["llmft", versions.llmft],
     [word("model"), versions.model],
+    [word("adapter"), versions.adapter],
     [word("rules"), versions.rules],
     [word("prompt"), versions.prompt],
     [word("roster"), versions.roster],

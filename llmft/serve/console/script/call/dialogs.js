@@ -1,4 +1,4 @@
-// The dialogs of a call: import a transcript, end the call, the keys, sign in again.
+// The dialogs of a call: import a transcript, end the call, the keys, sign in again, sign out.
 
 import { key, make, openDialog } from "../page.js";
 import { signIn } from "../service.js";
@@ -116,5 +116,17 @@ export function signInDialog(back) {
     } catch (error) {
       return error.status ? error.message : word("no_answer");
     }
+  });
+}
+
+/** `go()` signs out although turns wait. */
+export function leaveDialog(waiting, go) {
+  const content = [
+    make("p", {}, word("leave_waits", { n: waiting })),
+    make("p", { class: "line end" }, make("button", { type: "submit" }, word("leave_anyway"))),
+  ];
+  openDialog(word("sign_out"), word("close"), content, async () => {
+    await go();
+    return null;
   });
 }

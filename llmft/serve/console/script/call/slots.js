@@ -24,7 +24,6 @@ export function makeSlots(place, say, done) {
       if (!keys.has(slot.id)) keys.set(slot.id, unique());
       const booking = await post("/v1/roster/bookings", { slot_id: slot.id, call_id: state.call.id, key: keys.get(slot.id) });
       state.bookings = [...state.bookings.filter((known) => known.booking.id !== booking.id), { booking, slot }];
-      sessionStorage.setItem(`llmft.slot.${slot.id}`, JSON.stringify(slot));
     });
 
   const release = ({ booking, slot }) =>
@@ -49,7 +48,7 @@ export function makeSlots(place, say, done) {
       (slot) => !state.bookings.some((known) => known.slot.id === slot.id),
     );
     const open = isOpen();
-    show(place, [slots, state.bookings, Boolean(triage), open, reader.lang], () => {
+    show(place, [slots, state.bookings, state.specialties, Boolean(triage), open, reader.lang], () => {
       if ((!triage || triage.urgency.id === "U1") && !state.bookings.length) return []; // no appointment may delay an emergency
       const booked = state.bookings.map((known) =>
         row(known.slot, "booked", open && act("release", known.slot, () => release(known))),
@@ -118,25 +117,23 @@ export function makeSlots(place, say, done) {
       word(name),
     );
 
-  /** The call's bookings, after a reload; the service tells the slot's id, this window remembers whose it is. */
+  /** The call's bookings, after a reload or in another window. */
   async function recall(call) {
     const booked = (await get(`/v1/roster/bookings?call=${encodeURIComponent(call)}`)).filter((booking) => !booking.released);
-    const slotOf = (id) =>
-      JSON.parse(sessionStorage.getItem(`llmft.slot.${id}`)) ?? {
-        id,
-        starts: null,
-        doctor: { name: id, site: null, languages: [] },
-      };
-    state.bookings = booked.map((booking) => ({ booking, slot: slotOf(booking.slot_id) }));
+    state.bookings = booked.map((booking) => ({ booking, slot: booking.slot ?? gone(booking.slot_id) }));
     done();
   }
 
   return { render, recall };
 }
 
+/** A slot that the roster has let go of. */
+const gone = (id) => ({ id, starts: null, doctor: { name: word("slot_gone"), site: null, languages: [], specialties: [] } });
+
 function row(slot, kind, button) {
-  const { name, site, languages } = slot.doctor;
-  const who = [site, languages.join(" ").toUpperCase()].filter(Boolean).join(" · ");
+  const { name, site, languages, specialties } = slot.doctor;
+  const fields = kind === "booked" ? specialties.map((id) => state.specialties[id]?.[reader.lang] ?? id) : [];
+  const who = [...fields, site, languages.join(" ").toUpperCase()].filter(Boolean).join(" · ");
   return make(
     "li",
     { class: kind },

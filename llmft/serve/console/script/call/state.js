@@ -8,8 +8,9 @@ export const state = {
   draft: { speaker: "patient", text: "" },
   asStored: false, // show the stored text instead of the typed one
   live: { position: null, sentence: "", error: null }, // the triage on its way
-  verdicts: {}, // triage's id ─▶ Feedback that was stored
-  bookings: [], // {booking, slot}
+  verdicts: {}, // triage's id ─▶ how it was judged
+  bookings: [], // {booking, slot}; slot null: the roster has let go of it
+  specialties: {}, // id ─▶ labels
   found: null, // slots of a search, instead of the triage's own
   lost: false, // no connection
 };
@@ -21,6 +22,7 @@ export function takeCall(call) {
     Object.assign(state, { heard: null, found: null, live: idle(), bookings: [], verdicts: {} });
   }
   state.call = call;
+  if (call.triage && call.verdict) keepVerdict(call.triage.id, call.verdict);
 }
 
 /** No call in this window; what was typed in it is forgotten. */
@@ -51,13 +53,5 @@ export const bannerNow = () => state.call?.banner ?? state.call?.triage?.banner 
 export const idle = () => ({ position: null, sentence: "", error: null });
 export const isOpen = () => state.call?.status === "open";
 
-/** Which answers were judged; the service does not tell. */
-export function keepVerdict(triage, action) {
-  state.verdicts[triage] = action;
-  sessionStorage.setItem(`llmft.verdicts.${state.call.id}`, JSON.stringify(state.verdicts));
-}
-
-/** What `keepVerdict` kept of this call. */
-export function recallVerdicts() {
-  state.verdicts = JSON.parse(sessionStorage.getItem(`llmft.verdicts.${state.call.id}`)) ?? {};
-}
+/** How a triage was judged. */
+export const keepVerdict = (triage, action) => (state.verdicts = { ...state.verdicts, [triage]: action });
