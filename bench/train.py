@@ -5,7 +5,8 @@
     python bench/train.py --device cuda --shape gptj-6b tinyllama        dialogues of 200 to 1,500 tokens
 
 Candidates: ``llmft`` (NF4), ``llmft-bf16``, ``trl`` (SFTConfig's defaults on messages, NF4), ``trl-bf16``, and ``unsloth``, which
-needs older libraries than ours: ``--unsloth-python PATH`` names the Python of an environment of its own.
+needs older libraries than ours: ``--unsloth-python PATH`` names the Python of an environment of its own. Results go to
+bench/results/train-<device>.json, and as a table to the .md beside it. Without a prepared set, calls are synthesised.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ import argparse
 import itertools
 import json
 import os
-import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from train_candidates import WARM_STEPS, measure
+
+ROOT = Path(__file__).resolve().parents[1]
 CANDIDATES = ("llmft", "llmft-bf16", "trl", "trl-bf16", "unsloth")
 SHAPES = {  # name ─▶ configuration class and the numbers that differ from its defaults, and the template
     "llama-3.1-8b": (
@@ -48,7 +49,8 @@ SHAPES = {  # name ─▶ configuration class and the numbers that differ from i
     "gptj-6b": ("GPTJConfig", {"vocab_size": 50400}, "gptj"),
 }  # fmt: skip
 PACKAGES = ("llmft", "torch", "transformers", "trl", "peft", "bitsandbytes", "liger-kernel")
-WARM_STEPS = 2  # not timed
+SPEEDS = {"tokens_s": "real tokens a second", "tokens_cpu_s": "a CPU second"}
+SYNTHESISED = 400  # calls, where no prepared set is at hand
 CALLS_JOINED = (1, 3, 1, 2, 5, 2, 1, 4)  # of about 300 tokens, for rows of 200 to 1,500 where a real shape is measured
 
 
@@ -58,24 +60,21 @@ def main() -> int:
     if arguments.candidate:
         print(json.dumps(measure(arguments)))
         return 0
-    results = {shape: compare(arguments, shape) for shape in arguments.shape or ["demo"]}
-    facts = {
+    facts: dict[str, Any] = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "device": arguments.device,
-            "load": os.getloadavg()[0],
-        },
+        "machine": machine(arguments.device),
         "versions": {name: metadata.version(name) for name in PACKAGES if installed(name)},
         "settings": {name: getattr(arguments, name) for name in ("steps", "batch", "rank", "threads", "seed")},
         "not_measured": [] if arguments.unsloth_python else ["unsloth: no environment of its own was given"],
-        "results": results,
+        "results": {},
     }
     path = arguments.output or ROOT / f"bench/results/train-{arguments.device}.json"
-    path.write_text(json.dumps(facts, indent=2) + "\n")
-    print(f"written: {path}")
-    return 0
+    for shape in arguments.shape or ["demo"]:
+        facts["results"][shape] = compare(arguments, shape)
+        path.write_text(json.dumps(facts, indent=2) + "\n")  # after each one, for a lent machine may be called back
+        path.with_suffix(".md").write_text(as_markdown(facts))
+    print(f"written: {path} and {path.with_suffix('.md').name}")
+    return int(any("error" in found for shape in facts["results"].values() for found in shape["candidates"].values()))
 
 
 def parse() -> argparse.Namespace:
@@ -101,6 +100,16 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
+def machine(device: str) -> dict[str, Any]:
+    """Processor, cores, load and GPU."""
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
+    gpu = torch.cuda.get_device_name(0) if device == "cuda" else None
+    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu, "cuda": torch.version.cuda, "load": round(os.getloadavg()[0], 1)}
+
+
 def installed(package: str) -> bool:
     try:
         metadata.version(package)
@@ -111,28 +120,68 @@ def installed(package: str) -> bool:
 
 def compare(arguments: argparse.Namespace, shape: str) -> dict[str, Any]:
     """All candidates on one base, each in a process of its own."""
-    results: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         base = arguments.base or random_base(shape, Path(folder) / "base")
         rows = write_rows(arguments, base, Path(folder))
         for candidate in arguments.candidates:
             python = arguments.unsloth_python if candidate == "unsloth" else sys.executable
-            if python is None:
-                continue
-            command = [str(python), __file__, "--candidate", candidate, "--folder", folder, "--base", str(base)]
-            for name in ("device", "steps", "batch", "rank", "threads", "seed"):
-                command += [f"--{name}", str(getattr(arguments, name))]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            results[candidate] = (
-                json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"error": done.stderr[-600:]}
-            )
-            print(f"{shape:14} {candidate:12} {json.dumps(results[candidate])}", flush=True)
-    for ours, theirs in (("llmft", "trl"), ("llmft-bf16", "trl-bf16")):
-        for speed in ("tokens_s", "tokens_cpu_s"):  # the clock's, and on a busy machine the processor's
-            pair = [results.get(name, {}).get(speed) for name in (ours, theirs)]
-            if all(pair):
-                results[f"{ours} over {theirs}, {speed}"] = round(pair[0] / pair[1], 2)
-    return {"rows": rows, **results}
+            if python is not None:
+                found[candidate] = run_candidate(arguments, candidate, str(python), base, folder)
+                print(f"{shape:14} {candidate:12} {json.dumps(found[candidate])}", flush=True)
+    return {"rows": rows, "candidates": found, "times_faster": ratios(found)}
+
+
+def run_candidate(arguments: argparse.Namespace, candidate: str, python: str, base: Path, folder: str) -> dict[str, Any]:
+    """What a process of its own measures; its last words where it fails."""
+    command = [python, __file__, "--candidate", candidate, "--folder", folder, "--base", str(base)]
+    for name in ("device", "steps", "batch", "rank", "threads", "seed"):
+        command += [f"--{name}", str(getattr(arguments, name))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # for an environment in which llmft is not installed
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode == 0:
+        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return result
+    print(done.stderr, file=sys.stderr)
+    return {"error": (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]}
+
+
+def ratios(found: dict[str, Any]) -> dict[str, float]:
+    """How many times as fast as TRL we are, by the clock and, on a busy machine fairer, by the processor's time."""
+    pairs = [(ours, theirs, speed) for ours, theirs in (("llmft", "trl"), ("llmft-bf16", "trl-bf16")) for speed in SPEEDS]
+    speeds = {pair: [found.get(name, {}).get(pair[2]) for name in pair[:2]] for pair in pairs}
+    return {f"{a} over {b}, {speed}": round(x / y, 2) for (a, b, speed), (x, y) in speeds.items() if x and y}
+
+
+def as_markdown(facts: dict[str, Any]) -> str:
+    """The results as tables, one a base."""
+    where = facts["machine"]["gpu"] or f"{facts['machine']['cpu']}, {facts['machine']['cores']} cores"
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    lines = ["# Training speed", "", f"{where}; {facts['created']}; {versions}."]
+    lines += [f"Not measured: {'; '.join(facts['not_measured'])}."] if facts["not_measured"] else []
+    head = ["", *SPEEDS.values(), "peak GB", "MFU", "loss", "gradient norm, median"]
+    for shape, result in facts["results"].items():
+        rows = result["rows"]
+        lines += ["", f"## {shape}: {facts['settings']['batch']} rows of {rows['mean_tokens']:.0f} tokens a step", ""]
+        lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+        lines += [f"| {name} | {' | '.join(cells(found))} |" for name, found in result["candidates"].items()]
+        lines += ["", *(f"- {name}: {times:.2f}" for name, times in result["times_faster"].items())]
+    return "\n".join(lines) + "\n"
+
+
+def cells(found: dict[str, Any]) -> list[str]:
+    """One candidate's figures in the order of the table's head."""
+    if "error" in found:
+        return [f"failed: {found['error']}", *[""] * 5]
+    mfu = "" if found["mfu"] is None else f"{found['mfu']:.1%}"
+    loss = f"{found['loss']['first']:.3f} to {found['loss']['last']:.3f}"
+    return [
+        *(f"{found[speed]:,.0f}" for speed in SPEEDS),
+        f"{found['peak_gb']:.2f}",
+        mfu,
+        loss,
+        f"{found['grad_norm']['median']:.3f}",
+    ]
 
 
 def random_base(shape: str, folder: Path) -> Path:
@@ -148,6 +197,8 @@ def random_base(shape: str, folder: Path) -> Path:
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    del model
+    torch.cuda.empty_cache()  # the candidates need the room
     return folder
 
 
@@ -155,11 +206,11 @@ def write_rows(arguments: argparse.Namespace, base: Path, folder: Path) -> dict[
     """The rows in both forms: a prepared set for us, messages for TRL. Returns what they hold."""
     from transformers import AutoTokenizer
 
-    from llmft.dialogue import read_dialogues, write_dialogues
+    from llmft.dialogue import write_dialogues
     from llmft.prompt import encode, to_messages
 
     count = (arguments.steps + WARM_STEPS) * arguments.batch
-    calls = itertools.cycle(read_dialogues(arguments.data / "train.jsonl"))
+    calls = read_calls(arguments.data)
     joined = itertools.cycle([1] if arguments.base else CALLS_JOINED)
     dialogues = [long_call(list(itertools.islice(calls, next(joined))), f"d{number}") for number in range(count)]
     system = "Assistant de triage d'un centre d'appels médical."
@@ -172,231 +223,22 @@ def write_rows(arguments: argparse.Namespace, base: Path, folder: Path) -> dict[
     return {"rows": count, "tokens": sum(lengths), "mean_tokens": statistics.fmean(lengths), "longest_tokens": max(lengths)}
 
 
+def read_calls(folder: Path) -> Iterator[Any]:
+    """Training calls without end: those of a prepared set, or where there is none synthetic ones."""
+    from llmft.dialogue import read_dialogues
+    from llmft.prepare.synthetic.synthesize import synthesize
+
+    path = folder / "train.jsonl"
+    known = (
+        read_dialogues(path) if path.is_file() else [call for call in synthesize(SYNTHESISED, seed=1) if call.split == "train"]
+    )
+    return itertools.cycle(known)
+
+
 def long_call(calls: list[Any], name: str) -> Any:
     """Calls one after the other, as one that is as long as all of them."""
     turns = tuple(turn for call in calls for turn in call.turns)
     return calls[0].model_copy(update={"id": name, "turns": turns})
-
-
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train one candidate and time its steps; runs in a process of its own."""
-    from llmft.privacy import keep_private
-
-    keep_private()
-    import torch
-
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    clock = Clock()
-    makers = {"llmft": our_trainer, "trl": trl_trainer, "unsloth": unsloth_trainer}
-    trainer = makers[arguments.candidate.removesuffix("-bf16")](arguments)
-    trainer.add_callback(clock.callback())
-    clock.count_tokens(trainer)
-    trainer.train()
-    return clock.result(trainer, arguments)
-
-
-def our_trainer(arguments: argparse.Namespace) -> Any:
-    """The trainer that ``llmft sft`` makes."""
-    from llmft.recipe import load_recipe
-    from llmft.train import sft
-    from llmft.train.model import load_tokenizer
-    from llmft.train.rows import encode_rows, read_split
-
-    folder, quantization = arguments.folder, "none" if arguments.candidate.endswith("bf16") else "nf4"
-    family = "gptj" if "GPTJ" in (arguments.base / "config.json").read_text() else "llama3"
-    recipe_path = folder / "recipe.yaml"
-    train = {
-        "quantization": quantization, "packing": arguments.device == "cuda", "batch_dialogues": arguments.batch,
-        "max_tokens": 4096, "seed": arguments.seed, "validate_every": 10**6, "save_every": 10**6, "threads": arguments.threads,
-        "learning_rate": 2e-4,
-    }  # fmt: skip
-    recipe = {
-        "name": arguments.candidate, "base": str(arguments.base), "template": family, "runs": str(folder / "runs"),
-        "data": {"folder": str(folder / "prepared")}, "lora": {"rank": arguments.rank, "alpha": 2 * arguments.rank},
-        "train": train,
-    }  # fmt: skip
-    recipe_path.write_text(json.dumps(recipe))
-    loaded = load_recipe(recipe_path)
-    tokenizer = load_tokenizer(loaded)
-    splits = {split: encode_rows(read_split(loaded, split), tokenizer, loaded) for split in ("train", "validation")}
-    sft.set_threads_and_seed(loaded)
-    return sft._trainer(loaded, tokenizer, splits, sft._order(loaded, splits["train"]))
-
-
-def trl_trainer(arguments: argparse.Namespace) -> Any:
-    """TRL as its documentation has it: messages, SFTConfig's defaults, LoRA on all linear layers, 4 bit or bfloat16."""
-    import torch
-    from datasets import load_dataset
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-    from trl import SFTConfig, SFTTrainer
-
-    four_bits = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
-    )
-    model = AutoModelForCausalLM.from_pretrained(
-        arguments.base,
-        dtype=torch.bfloat16,
-        device_map={"": arguments.device},
-        quantization_config=None if arguments.candidate.endswith("bf16") else four_bits,
-    )
-    config = SFTConfig(
-        output_dir=str(arguments.folder / arguments.candidate),
-        per_device_train_batch_size=arguments.batch,
-        learning_rate=2e-4,
-        seed=arguments.seed,
-        use_cpu=arguments.device == "cpu",
-        report_to=[],
-        save_strategy="no",
-        logging_steps=1,
-        num_train_epochs=1,
-        max_length=4096,  # not the default of 1,024, which would cut rows that we train whole
-    )
-    return SFTTrainer(
-        model=model,
-        args=config,
-        train_dataset=load_dataset("json", data_files=str(arguments.folder / "messages.jsonl"), split="train"),
-        processing_class=AutoTokenizer.from_pretrained(arguments.base),
-        peft_config=LoraConfig(
-            r=arguments.rank, lora_alpha=2 * arguments.rank, target_modules="all-linear", task_type="CAUSAL_LM"
-        ),
-    )
-
-
-def unsloth_trainer(arguments: argparse.Namespace) -> Any:
-    """Unsloth as its notebooks have it: 4 bit, its own checkpointing, all linear layers, the chats as text."""
-    from unsloth import FastLanguageModel  # isort: skip  # it patches what is imported after it
-    from datasets import load_dataset
-    from trl import SFTConfig, SFTTrainer
-
-    model, tokenizer = FastLanguageModel.from_pretrained(str(arguments.base), max_seq_length=4096, load_in_4bit=True)
-    model = FastLanguageModel.get_peft_model(
-        model,
-        r=arguments.rank,
-        lora_alpha=2 * arguments.rank,
-        lora_dropout=0,
-        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-        use_gradient_checkpointing="unsloth",
-        random_state=arguments.seed,
-    )
-    rows = load_dataset("json", data_files=str(arguments.folder / "messages.jsonl"), split="train")
-    rows = rows.map(lambda row: {"text": tokenizer.apply_chat_template(row["messages"], tokenize=False)})
-    config = SFTConfig(
-        output_dir=str(arguments.folder / "unsloth"),
-        per_device_train_batch_size=arguments.batch,
-        learning_rate=2e-4,
-        seed=arguments.seed,
-        report_to=[],
-        save_strategy="no",
-        logging_steps=1,
-        num_train_epochs=1,
-        dataset_text_field="text",
-    )
-    return SFTTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer)
-
-
-class Clock:
-    """Wall and CPU time of each step, and the real tokens that its batches hold."""
-
-    def __init__(self) -> None:
-        self.steps: list[tuple[float, float, int]] = []  # wall seconds, CPU seconds, real tokens
-        self.tokens = 0
-        self.squares = 0
-        self.peak = 0
-
-    def callback(self) -> Any:
-        from transformers import TrainerCallback
-
-        clock = self
-
-        class Steps(TrainerCallback):
-            def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                clock.began = (synchronised(), time.process_time(), clock.tokens)
-
-            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                wall, cpu, tokens = clock.began
-                clock.steps.append((synchronised() - wall, time.process_time() - cpu, clock.tokens - tokens))
-
-        return Steps()
-
-    def count_tokens(self, trainer: Any) -> None:
-        """Count what is no padding, as each batch is computed."""
-        import torch
-
-        original = trainer.training_step
-
-        def counted(model: Any, inputs: Any, *others: Any, **named: Any) -> Any:
-            mask, positions = inputs.get("attention_mask"), inputs.get("position_ids")
-            if mask is not None:
-                lengths = mask.sum(1)
-            else:  # laid end to end: the positions start anew with each row
-                begins = (positions.flatten() == 0).nonzero().flatten()
-                lengths = torch.cat([begins, begins.new_tensor([positions.numel()])]).diff()
-            self.tokens += int(lengths.sum())
-            self.squares += int((lengths.long() ** 2).sum())
-            return original(model, inputs, *others, **named)
-
-        trainer.training_step = counted
-
-    def result(self, trainer: Any, arguments: argparse.Namespace) -> dict[str, Any]:
-        """Speed over all timed steps, memory, and the course, without which a speed means nothing."""
-        import torch
-
-        timed = self.steps[WARM_STEPS:]
-        wall, cpu, tokens = (sum(step[part] for step in timed) for part in range(3))
-        log = [entry for entry in trainer.state.log_history if "loss" in entry]
-        norms = [float(entry["grad_norm"]) for entry in log]
-        assert all(norm > 0 for norm in norms), "a run without gradients is no result"
-        gpu = arguments.device == "cuda"
-        peak = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        flops = flops_a_token(trainer.model, self.squares / self.tokens) * tokens
-        return {
-            "tokens_s": round(tokens / wall, 1),
-            "tokens_cpu_s": round(tokens / cpu, 1),
-            "peak_gb": round(peak / 1e9, 2),
-            "tokens": tokens,
-            "steps": len(timed),
-            "mfu": round(flops / wall / peak_flops(), 4) if gpu else None,
-            "loss": {"first": float(log[0]["loss"]), "last": float(log[-1]["loss"])},
-            "grad_norm": {"first": norms[0], "last": norms[-1], "median": statistics.median(norms)},
-            "device": torch.cuda.get_device_name(0) if gpu else "cpu",
-            "threads": torch.get_num_threads(),
-        }
-
-
-def synchronised() -> float:
-    """The clock, once the GPU has done what it was told."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def flops_a_token(model: Any, attended: float) -> float:
-    """4 N for a frozen base (forward, and the gradient of the inputs), 6 for the adapter, causal attention at 3 times forward.
-
-    N counts the linear layers and the head; ``attended`` is the mean length of the row that a token stands in.
-    """
-    shape = model.config.get_text_config()
-    width = shape.hidden_size
-    head_width = getattr(shape, "head_dim", None) or width // shape.num_attention_heads
-    adapter = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    base = sum(
-        module.in_features * module.out_features
-        for name, module in model.named_modules()
-        if type(module).__name__ in ("Linear", "Linear4bit") and ".lora_" not in name and "in_features" in vars(module)
-    )
-    attention = 3 * 2 * attended * shape.num_attention_heads * head_width * shape.num_hidden_layers
-    return 4.0 * base + 6.0 * adapter + attention
-
-
-def peak_flops() -> float:
-    """The GPU's bfloat16 peak, from its data sheet."""
-    from llmft.train.fitting.devices import device_here
-
-    return device_here().flops
 
 
 if __name__ == "__main__":
