@@ -17,6 +17,7 @@ TELEMETRY_OFF = {
     "DO_NOT_TRACK": "1",
     "ANONYMIZED_TELEMETRY": "False",
     "WANDB_MODE": "disabled",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
     "COMET_MODE": "disabled",
     "TRL_EXPERIMENTAL_SILENCE": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -26,7 +27,8 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFL
 
 def keep_private(*, hub_allowed: bool = False) -> None:
     """Switch telemetry off, and the hub too unless ``hub_allowed``."""
-    os.environ.update(TELEMETRY_OFF)
+    offline = {"WANDB_MODE": "offline"} if os.environ.get("WANDB_MODE") == "offline" else {}  # as quiet, and the user's wish
+    os.environ.update(TELEMETRY_OFF | offline)
     if not hub_allowed:
         os.environ.update(OFFLINE)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -12,10 +12,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from llmft.errors import RecipeError
 from llmft.run import RunFolder, write_text
@@ -51,6 +51,15 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
     runs: str = Field(default="runs", description="folder that holds the runs")
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Self:
+        if self.export.merge_base == "nf4" and self.train.quantization == "none" and self.train.fit == "off":
+            raise ValueError(
+                "export.merge_base = nf4 merges into weights as training saw them in NF4, and train.quantization = none shows it "
+                "none of those; set export.merge_base=original or train.quantization=nf4"
+            )
+        return self
 
     @property
     def run(self) -> RunFolder:
@@ -180,7 +189,7 @@ def _faults(path: Path, error: ValidationError, lines: dict[str, int]) -> Iterat
         if fault["type"] == "extra_forbidden":
             yield f"{place}: unknown key {key!r}{_did_you_mean(fault['loc'])}"
         elif fault["type"] == "value_error":  # a rule of the section's own: its whole value says nothing
-            yield f"{place}: {key}: {fault['ctx']['error']}"
+            yield f"{place}: {key}{': ' if key else ''}{fault['ctx']['error']}"
         elif fault["type"] == "missing":
             yield f"{place}: key {key!r} is missing; {_description(fault['loc'])}"
         else:

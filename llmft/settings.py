@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -11,8 +11,10 @@ Quant = Literal[
     "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "IQ4_XS",
 ]  # fmt: skip
 Positive = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]  # 1 would drop every input, and transformers takes it for one step
 Rate = Annotated[float, Field(gt=0, lt=1)]
+TriageMetric = Literal["emergency_recall", "triage_success", "specialty_macro_f1", "urgency_kappa"]  # of those of an evaluation
+TRIAGE_METRICS: tuple[str, ...] = get_args(TriageMetric)
 
 
 class Section(BaseModel):
@@ -99,11 +101,16 @@ class Train(Section):
     save_every: Positive = Field(default=50, description="steps between checkpoints")
     keep_checkpoints: Positive = Field(default=2, description="how many of the last checkpoints are kept, beside the best")
     validate_every: Positive = Field(default=50, description="steps between validation losses; the last step is validated too")
-    keep: Literal["last", "best"] = Field(
-        default="last", description="the adapter: of the last step, or of the lowest validation loss"
-    )
+    keep: Literal["last", "best"] = Field(default="last", description="the adapter: of the last step, or of the best validation")
     patience: Positive | None = Field(
-        default=None, description="stop after so many validations without a lower loss; null: never"
+        default=None, description="stop after so many validations without a better one; null: never"
+    )
+    best_by: Literal["validation_loss"] | TriageMetric = Field(
+        default="validation_loss",
+        description="the best validation: of the lowest loss, or of the highest triage metric, for which calls are answered",
+    )
+    answered_dialogues: Positive = Field(
+        default=32, description="validation calls that are answered for a triage metric, taken evenly"
     )
     canaries: int = Field(default=0, ge=0, description="invented secrets planted in training calls, to attack the model later")
     canary_calls: Literal["raw", "deidentified"] = Field(

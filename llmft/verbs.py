@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmft.dialogue import Dialogue, scan_dialogues
+from llmft.engine import Answer, Engine
 from llmft.errors import CheckpointError, ExportError, RecipeError, VerifyError
 from llmft.gate_result import require_gate
 from llmft.privacy import keep_private
-from llmft.prompt import to_messages
+from llmft.prompt import Message, to_messages
 from llmft.recipe import Recipe, load_recipe
 from llmft.run import require_same_base, write_json
+from llmft.settings import TRIAGE_METRICS
 
 if TYPE_CHECKING:
     from llmft.export.verify import Texts
+    from llmft.train.judging import Judge
 
 VERIFY_CHATS = 8  # test dialogues that the runtimes are compared on
 PERPLEXITY_CALLS = 16  # validation dialogues whose operator's words each file must foresee as the model does
@@ -84,24 +89,42 @@ def _part_bytes(arguments: argparse.Namespace) -> int | None:
     return int(arguments.split_gb * 1e9)
 
 
+def triage_judge(recipe: Recipe) -> Judge:
+    """What measures answers in the middle of a training, by the definitions of ``llmft evaluate``."""
+
+    def judge(engine: Engine, calls: Sequence[Dialogue]) -> dict[str, float | None]:
+        from llmft.evaluate.figures.figure import value_of
+        from llmft.evaluate.figures.triage import FIGURES
+        from llmft.evaluate.predict import predict
+
+        predictions = predict(_Answers(engine), calls, recipe.data.system, recipe.evaluate.max_new_tokens, "answering")
+        return {name: value_of(FIGURES[name], predictions) for name in TRIAGE_METRICS}
+
+    return judge
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """An engine without its scorer: probabilities take time, and these figures need none."""
+
+    engine: Engine
+
+    def answers(self, conversations: Sequence[Sequence[Message]], max_new_tokens: int) -> Iterator[tuple[int, Answer]]:
+        return self.engine.answers(conversations, max_new_tokens)
+
+
 def crossval_command(arguments: argparse.Namespace) -> None:
     """``llmft crossval``: train every fold, measure each on the calls that it has not seen, and sum up."""
-    from dataclasses import asdict
-
-    from llmft.train.crossval import crossval_folder, summarise, train_folds
+    from llmft.train.crossval import crossval_folder, train_folds, write_report
     from llmft.train.search import final_loss
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
-    folds = train_folds(recipe)
+    folds = train_folds(recipe, triage_judge(recipe))
     metrics = [{"validation_loss": final_loss(fold), **({} if arguments.loss_only else _answered(fold))} for fold in folds]
-    summary = {name: asdict(found) for name, found in summarise(metrics).items()}
-    path = crossval_folder(recipe) / "crossval.json"
-    write_json(path, {"folds": metrics, "summary": summary})
-    for name, found in summary.items():
-        print(
-            f"{name:28} {found['mean']:8.4f}   95 % interval {found['low']:.4f} to {found['high']:.4f}   {found['folds']} folds"
-        )
-    print(f"report: {path}")
+    folder = crossval_folder(recipe)
+    for name, found in write_report(recipe.name, folder, metrics).items():
+        print(f"{name:28} {found.mean:8.4f}   95 % interval {found.low:.4f} to {found.high:.4f}   {found.folds} folds")
+    print(f"report: {folder / 'crossval.md'}")
 
 
 def _answered(fold: Recipe) -> dict[str, float | None]:

@@ -53,6 +53,9 @@ def test_every_fold_is_trained_and_measured(recipe, capsys):
     losses = [fold["validation_loss"] for fold in report["folds"]]
     assert found["low"] < found["mean"] < found["high"] and found["mean"] == pytest.approx(sum(losses) / 3)
     assert "validation_loss" in capsys.readouterr().out
+    told = Path("runs/tiny-crossval/crossval.md").read_text()
+    assert f"| validation_loss | {found['mean']:.4f} | {found['low']:.4f} to {found['high']:.4f} | {losses[0]:.4f} | " in told
+    assert Path("runs/tiny-crossval/plots/crossval.png").read_bytes().startswith(b"\x89PNG")
     written = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("adapter_model.safetensors")}
     assert main(["crossval", "recipe.yaml", "--loss-only"]) == 0  # goes on: nothing is trained again
     assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("adapter_model.safetensors")} == written

@@ -6,7 +6,7 @@ import pytest
 from tiny_zoo import ZOO, save_zoo_base
 
 from llmft.prompt import IGNORE
-from llmft.train.kernels.attention import SEGMENTS, no_mask, segment_attention, use_segments
+from llmft.train.kernels.attention import SEGMENTS, as_for_padded_rows, no_mask, segment_attention, use_segments
 from llmft.train.kernels.gptj import fuse_gptj_attention
 from llmft.train.kernels.head import use_trained_positions
 from llmft.train.kernels.layers import WANTED, chosen, kernels_of, use_layer_kernels
@@ -94,6 +94,29 @@ def test_gptj_fused_is_gptj_plain_for_padded_rows_too(tmp_path):
     torch.testing.assert_close(fused_whole, plain_whole, rtol=0, atol=1e-4 * float(plain.std()))
 
 
+@pytest.mark.parametrize("name", ["gpt-j", "llama-3.1"])
+def test_answers_are_written_as_by_the_model_alone(name, tmp_path):
+    import torch
+
+    model = model_of(name, tmp_path)
+    ids = torch.randint(5, 800, (2, 40), generator=torch.Generator().manual_seed(2))
+    mask = torch.ones_like(ids)
+    mask[1, :15] = 0  # padded on the left
+    several = {"input_ids": ids, "attention_mask": mask}
+    alone = {"input_ids": ids[:1], "attention_mask": mask[:1]}
+
+    def written() -> list[list[int]]:
+        answers = [model.generate(**prompts, max_new_tokens=6, do_sample=False, use_cache=True) for prompts in (several, alone)]
+        return [row for answer in answers for row in answer.tolist()]
+
+    plain = written()
+    fuse_gptj_attention(model)
+    use_segments(model)
+    with as_for_padded_rows(model):
+        assert written() == plain
+    assert model.config._attn_implementation == SEGMENTS
+
+
 @pytest.mark.parametrize("name", ["gemma-2", "gpt-j", "llama-3.1"])
 def test_the_head_gives_trls_losses_and_gradients(name, tmp_path):
     import torch
@@ -147,4 +170,4 @@ def test_liger_has_kernels_for_every_family_but_gptj_and_none_for_the_head(tmp_p
         assert options["rms_norm"] and not options["cross_entropy"] and not options["fused_linear_cross_entropy"]
         assert options.get("swiglu") or options.get("geglu")
     assert kernels_of("gptj") is None and liger is not None and set(options) <= set(WANTED)
-    assert not use_layer_kernels(model_of("llama-3.1", tmp_path))  # Triton needs a GPU
+    assert not use_layer_kernels(model_of("gpt-j", tmp_path))

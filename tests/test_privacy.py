@@ -16,6 +16,15 @@ def test_telemetry_is_off_and_the_hub_out_of_reach(monkeypatch):
     assert all(os.environ[name] == value for name, value in {**TELEMETRY_OFF, **OFFLINE}.items())
 
 
+def test_a_tracker_that_was_told_to_stay_offline_stays_so(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    keep_private()
+    assert os.environ["WANDB_MODE"] == "offline"
+    monkeypatch.setenv("WANDB_MODE", "online")
+    keep_private()
+    assert os.environ["WANDB_MODE"] == "disabled"
+
+
 def test_the_hub_is_reachable_only_when_the_user_names_a_hub_model(monkeypatch):
     for name in OFFLINE:
         monkeypatch.delenv(name, raising=False)

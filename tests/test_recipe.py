@@ -51,6 +51,23 @@ def test_every_fault_comes_at_once_with_its_line(tmp_path):
     assert "train.epochs = 0: input should be greater than 0" in lines[4]
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("train: {max_steps: 0}", "./recipe.yaml:6: train: max_steps = 0 trains nothing"),
+        ("train: {stop_grad_norm: 0.5}", "./recipe.yaml:6: train: stop_grad_norm must be above max_grad_norm"),
+        ("train: {warmup_fraction: 1.0}", "train.warmup_fraction = 1.0: input should be less than 1"),
+        ("lora: {dropout: 1.0}", "lora.dropout = 1.0: input should be less than 1"),
+        (
+            "train: {quantization: none}\nexport: {merge_base: nf4}",
+            "./recipe.yaml: export.merge_base = nf4 merges into weights as training",
+        ),
+    ],
+)
+def test_contradictions_are_refused_when_the_recipe_loads(tmp_path, change, sentence):
+    assert sentence in failure(tmp_path, f"{GOOD}{change}\n")
+
+
 def test_an_unknown_key_without_a_likeness_lists_the_known_ones(tmp_path):
     assert "unknown key 'zzz'; known keys: name, base, template" in failure(tmp_path, GOOD + "zzz: 1\n")
 

@@ -103,7 +103,8 @@ def add_sft(verbs: Verbs) -> None:
         "sft",
         "fine-tune with QLoRA",
         "  llmft sft recipes/demo-llama.yaml\n  llmft sft recipes/demo-llama.yaml train.learning_rate=1e-3 name=faster\n"
-        "  llmft sft recipes/llama-3.1-8b-qlora.yaml --resume",
+        "  llmft sft recipes/llama-3.1-8b-qlora.yaml --resume\n"
+        "  llmft sft recipes/llama-3.1-8b-qlora.yaml train.keep=best train.best_by=triage_success train.patience=3",
     )
     recipe_arguments(verb)
     verb.add_argument("--resume", action="store_true", help="go on from the last whole checkpoint")
@@ -112,8 +113,10 @@ def add_sft(verbs: Verbs) -> None:
     def run(arguments: argparse.Namespace) -> None:
         from llmft.recipe import load_recipe
         from llmft.train.sft import sft
+        from llmft.verbs import triage_judge
 
-        adapter_dir = sft(load_recipe(arguments.recipe, arguments.overrides), resume=arguments.resume, force=arguments.force)
+        recipe = load_recipe(arguments.recipe, arguments.overrides)
+        adapter_dir = sft(recipe, resume=arguments.resume, force=arguments.force, judge=triage_judge(recipe))
         print(f"adapter: {adapter_dir}\ncurve:   {adapter_dir.parent / 'plots' / 'loss.png'}")
 
     verb.set_defaults(run=run)
@@ -133,8 +136,10 @@ def add_search(verbs: Verbs) -> None:
     def run(arguments: argparse.Namespace) -> None:
         from llmft.recipe import load_recipe
         from llmft.train.search import search
+        from llmft.verbs import triage_judge
 
-        folder = search(load_recipe(arguments.recipe, arguments.overrides))
+        recipe = load_recipe(arguments.recipe, arguments.overrides)
+        folder = search(recipe, triage_judge(recipe))
         print(f"report: {folder / 'report.md'}\nbest:   {folder / 'best.yaml'}")
 
     verb.set_defaults(run=run)

@@ -30,13 +30,19 @@ def sft_arguments(recipe: Recipe, order: Order, *, gpu: bool, validate: bool) ->
         max_steps=order.steps,
         eval_strategy="steps" if validate else "no",
         eval_steps=train.validate_every,
-        metric_for_best_model="eval_loss" if validate else None,
+        metric_for_best_model=validated_by(train.best_by) if validate else None,
+        greater_is_better=train.best_by != "validation_loss",
         max_length=None,  # encode_rows has refused or split what is too long; the trainer would cut it
         padding_free=train.packing,
         dataset_kwargs={"skip_prepare_dataset": True},
         neftune_noise_alpha=train.neftune_noise or None,
         label_smoothing_factor=train.label_smoothing,
     )
+
+
+def validated_by(best_by: str) -> str:
+    """The trainer's name of what ``train.best_by`` names."""
+    return "eval_loss" if best_by == "validation_loss" else f"eval_{best_by}"
 
 
 def preference_arguments(recipe: Recipe, order: Order, *, gpu: bool) -> dict[str, Any]:

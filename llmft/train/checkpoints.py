@@ -38,26 +38,29 @@ def trainer_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def best_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the lowest validation loss; None when nothing was validated."""
+    """The checkpoint with the best validation; None when nothing was validated."""
     last = last_checkpoint(folder)
     step = trainer_state(last).get("best_global_step") if last is not None else None
     return folder / f"checkpoint-{step}" if step and (folder / f"checkpoint-{step}" / WHOLE).is_file() else None
 
 
-def validations_without_gain(log: list[dict[str, Any]]) -> int:
-    """How many validations there were since the lowest validation loss."""
-    losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
-    return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+def validations_without_gain(log: list[dict[str, Any]], metric: str = "eval_loss") -> int:
+    """How many validations there were since the one with the lowest loss, or with the highest of another ``metric``."""
+    found = [entry[metric] for entry in log if metric in entry]
+    best = min if metric == "eval_loss" else max
+    return len(found) - 1 - found.index(best(found)) if found else 0
 
 
-def is_done(checkpoint: Path, steps: int, patience: int | None) -> bool:
+def is_done(checkpoint: Path, steps: int, patience: int | None, metric: str = "eval_loss") -> bool:
     """Whether nothing is left to train after ``checkpoint``: all steps are made, or patience is at its end."""
-    stopped = patience is not None and validations_without_gain(trainer_state(checkpoint)["log_history"]) >= patience
+    stopped = patience is not None and validations_without_gain(trainer_state(checkpoint)["log_history"], metric) >= patience
     return stopped or step_of(checkpoint) >= steps
 
 
-def checkpoint_keeper(keep: int, patience: int | None, usage: Callable[[], dict[str, Any]], watch: Watch | None = None) -> Any:
-    """A callback that saves at a new best, marks whole checkpoints, and removes those too many.
+def checkpoint_keeper(
+    keep: int, patience: int | None, metric: str, usage: Callable[[], dict[str, Any]], watch: Watch | None = None
+) -> Any:
+    """A callback that saves at a new best of ``metric``, marks whole checkpoints, and removes those too many.
 
     ``usage()`` gives what the run has used so far; ``watch`` hears of each validation and may stop the run.
     """
@@ -74,7 +77,7 @@ def checkpoint_keeper(keep: int, patience: int | None, usage: Callable[[], dict[
 
         def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
             """Save what is best so far, and stop when patience or the watcher's is at its end."""
-            waited = validations_without_gain(state.log_history)
+            waited = validations_without_gain(state.log_history, metric)
             control.should_save |= waited == 0
             unpromising = watch is not None and watch(state.global_step, metrics["eval_loss"])
             if unpromising or (patience is not None and waited >= patience):

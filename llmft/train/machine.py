@@ -10,6 +10,7 @@ from typing import Any
 
 from llmft.errors import TrainingError
 from llmft.recipe import Recipe
+from llmft.train.sharding import require_shardable
 
 SPARE_BYTES = 600_000_000  # Python and its libraries
 HELD_SHARE = {"nf4": 0.35, "none": 1.0}  # of a bfloat16 checkpoint: 4.5 bits a weight, and embeddings as they were
@@ -20,11 +21,7 @@ def require_machine(recipe: Recipe) -> None:
     """Raise :class:`TrainingError` when this machine cannot train ``recipe``."""
     import torch
 
-    if recipe.train.quantization == "nf4" and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        raise TrainingError(
-            "train.quantization = nf4 cannot be shared out by FSDP2: it splits weights by rows, and NF4 holds them as packed "
-            "bytes with scales beside them; set train.quantization=none, or launch with recipes/accelerate/ddp.yaml"
-        )
+    require_shardable(recipe)
     if torch.cuda.is_available():
         require_bf16(torch.cuda.get_device_name(0), torch.cuda.get_device_capability(0))
         return

@@ -10,6 +10,7 @@ from llmft.prompt import install_template
 from llmft.recipe import Recipe, require_template
 from llmft.train.kernels.gptj import fuse_gptj_attention
 from llmft.train.processes import processes
+from llmft.train.sharding import is_sharded
 
 NF4_BLOCK = 64  # weights that share one scale
 EMPTY_ROW = 1e-3  # of the usual largest weight of a token; below, pretraining has never used the token
@@ -46,7 +47,8 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
 def load_base(recipe: Recipe) -> PreTrainedModel:
     """The frozen base on the best device at hand: NF4 with double quantisation, or bfloat16.
 
-    Only safetensors are read and no code of the model's is run.
+    A base that is shared out stays in RAM until each GPU takes its part. Only safetensors are read and no code of the
+    model's is run.
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -54,7 +56,8 @@ def load_base(recipe: Recipe) -> PreTrainedModel:
 
     disable_progress_bar()
     _refuse_pickles(recipe)
-    device = f"cuda:{processes().local_process_index}" if torch.cuda.is_available() else "cpu"
+    whole = torch.cuda.is_available() and not is_sharded()
+    device = f"cuda:{processes().local_process_index}" if whole else "cpu"
     options: dict[str, Any] = {"dtype": torch.bfloat16, "device_map": {"": device}}
     if recipe.train.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(

@@ -15,6 +15,7 @@ from llmft.run import require_space, sha256, write_json
 from llmft.train.checkpoints import remove_halves
 from llmft.train.processes import main_process, processes
 from llmft.train.rows import FOLDS
+from llmft.train.sharding import is_sharded
 
 FACTS = "data.json"  # digests of the data and the base that the run was begun with
 FITTED = ("quantization", "batch_dialogues", "accumulate", "packing", "gradient_checkpointing")  # what train.fit: auto sets
@@ -43,7 +44,7 @@ def _open(recipe: Recipe, inputs: Mapping[str, Path], *, resume: bool, force: bo
         return
     if run.root.exists() and not force and not resume:
         raise CheckpointError(f"{run.root} exists; go on with --resume, replace it with --force, or choose another name=")
-    facts = {"data_sha256": digests(inputs), "base_sha256": base_digest(recipe)}
+    facts = {"data_sha256": digests(inputs), "base_sha256": base_digest(recipe), "launch": launch()}
     require_space(run.root, 200_000_000)
     if run.root.exists():
         shutil.rmtree(run.root)
@@ -60,11 +61,27 @@ def _require_same(recipe: Recipe, inputs: Mapping[str, Path]) -> None:
             f"{run.root} was begun with another recipe ({run.recipe_path}); resume with that one, or start anew with --force"
         )
     before = read_facts(recipe)
+    begun_by = before.get("launch", launch())
+    if begun_by != launch():
+        raise CheckpointError(
+            f"{run.root} was begun by {_in_words(begun_by)}, and this is {_in_words(launch())}, whose steps and checkpoints "
+            "are others; resume it as it was launched, or start anew with --force"
+        )
     changed = [name for name, digest in digests(inputs).items() if before["data_sha256"].get(name) != digest]
     if changed:
         raise DialogueError(f"{inputs[changed[0]]} has changed since {run.root} was begun; start anew with --force")
     if base_digest(recipe) != before["base_sha256"]:
         raise CheckpointError(f"base {recipe.base} has changed since {run.root} was begun; start anew with --force")
+
+
+def launch() -> dict[str, Any]:
+    """What batches and checkpoints depend on: how many processes train, and whether the base is shared out among them."""
+    return {"processes": processes().num_processes, "sharded": is_sharded()}
+
+
+def _in_words(launched: Mapping[str, Any]) -> str:
+    count = launched["processes"]
+    return f"{count} process{'es' if count > 1 else ''}{' under FSDP2' if launched['sharded'] else ''}"
 
 
 def as_begun(recipe: Recipe, begun: Recipe) -> Recipe:

@@ -61,12 +61,15 @@ def prefer(recipe: Recipe, *, resume: bool = False, force: bool = False) -> Path
     keep_private(hub_allowed=not recipe.base_is_folder)
     if recipe.prefer.file is None:
         raise RecipeError(f"recipe {recipe.name} has no prefer.file; name the JSONL of judged answers with prefer.file=")
-    require_tracker(recipe.train.tracker)
+    require_tracker(recipe)
     require_machine(recipe)
     start_dir = recipe.run.adapter_dir
     require_start(recipe, start_dir)
     judged = read_judged(Path(recipe.prefer.file))
-    child = with_values(recipe, {"name": f"{recipe.name}-preferred", "train.keep": "last", "train.patience": None})
+    child = with_values(
+        recipe,
+        {"name": f"{recipe.name}-preferred", "train.keep": "last", "train.patience": None, "train.best_by": "validation_loss"},
+    )
     inputs = {"judged": Path(recipe.prefer.file), "sft_adapter": start_dir / WEIGHTS}
     if open_run(child, resume=resume, force=force, inputs=inputs):
         return child.run.adapter_dir

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from llmft.settings import TRIAGE_METRICS
 from llmft.train.machine import memory_gb
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
     from transformers import Trainer
+
+
+SHOWN = ("eval_loss", *(f"eval_{name}" for name in TRIAGE_METRICS))
 
 
 def show_progress(trainer: Trainer, tokens_until: Callable[[int], int] | None = None) -> Any:
@@ -24,6 +30,30 @@ def show_progress(trainer: Trainer, tokens_until: Callable[[int], int] | None = 
     bar = _bar(tokens_until)
     trainer.add_callback(bar)
     return bar
+
+
+def _pace(tokens: int, seconds: float) -> str:
+    return f" · {tokens / seconds:,.0f} tokens/s · {memory_gb():.1f} GB" if seconds else ""
+
+
+def _validation(logs: Mapping[str, Any]) -> str:
+    """What a validation has found; empty for what is none."""
+    found = [(name.removeprefix("eval_").replace("_", " "), float(value)) for name, value in logs.items() if name in SHOWN]
+    return ", ".join(f"{name} {value:.3f}" for name, value in found)
+
+
+@contextmanager
+def aside(bar: Any) -> Iterator[None]:
+    """``bar`` leaves the terminal to another one for as long as the block runs."""
+    progress: Progress = bar.progress
+    shown = progress.console.is_terminal and not progress.disable
+    if shown:
+        progress.stop()
+    try:
+        yield
+    finally:
+        if shown:
+            progress.start()
 
 
 def _bar(tokens_until: Callable[[int], int] | None) -> Any:
@@ -57,8 +87,8 @@ def _bar(tokens_until: Callable[[int], int] | None) -> Any:
             """Loss, speed and memory beside the bar; the validation loss on a line of its own."""
             if "loss" in logs:
                 self.progress.update(self.task, description=f"loss {float(logs['loss']):.3f}{self._speed(state.global_step)}")
-            if "eval_loss" in logs and state.is_world_process_zero:
-                self.progress.console.print(f"step {state.global_step}: validation loss {float(logs['eval_loss']):.3f}")
+            if (told := _validation(logs)) and state.is_world_process_zero:
+                self.progress.console.print(f"step {state.global_step}: validation {told}")
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             """The bar is done."""
@@ -70,9 +100,6 @@ def _bar(tokens_until: Callable[[int], int] | None) -> Any:
                 self.progress.stop()
 
         def _speed(self, step: int) -> str:
-            if tokens_until is None or not self.seconds:
-                return ""
-            tokens = tokens_until(step) - tokens_until(self.first_step)
-            return f" · {tokens / self.seconds:,.0f} tokens/s · {memory_gb():.1f} GB"
+            return "" if tokens_until is None else _pace(tokens_until(step) - tokens_until(self.first_step), self.seconds)
 
     return Bar()

@@ -106,7 +106,7 @@ def _folds(folder: Path) -> dict[str, int]:
 
 def _require_classes(path: Path, dialogues: Sequence[Dialogue]) -> None:
     """Calls that all lead to one urgency and one specialty teach a model to say these two, whatever it hears."""
-    found = [answer for dialogue in dialogues if (answer := _answer(dialogue)) is not None]
+    found = [answer for dialogue in dialogues if (answer := known_answer(dialogue)) is not None]
     if len(found) > 1 and len(set(found)) == 1:
         urgency, specialty = found[0]
         raise DialogueError(
@@ -115,7 +115,8 @@ def _require_classes(path: Path, dialogues: Sequence[Dialogue]) -> None:
         )
 
 
-def _answer(dialogue: Dialogue) -> tuple[str, str] | None:
+def known_answer(dialogue: Dialogue) -> tuple[str, str] | None:
+    """Urgency and specialty of a labelled call."""
     answer = dialogue.labels or read_triage(dialogue.turns[-1].text)
     return None if answer is None else (answer.urgency, answer.specialty)
 

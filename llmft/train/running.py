@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from llmft.errors import DiskError
 from llmft.recipe import Recipe
 from llmft.run import RunFolder, base_fingerprint, disk_error, manifest, require_space, write_json
+from llmft.train.arguments import validated_by
 from llmft.train.checkpoints import USED, Watch, checkpoint_keeper, step_of
 from llmft.train.curve import plot_curve
+from llmft.train.judging import Judging
 from llmft.train.machine import Meter, hardware, memory_gb
 from llmft.train.opening import read_facts
 from llmft.train.order import Order
@@ -61,8 +63,12 @@ def run_trainer(
     guard: Any,
     checkpoint: Path | None,
     watch: Watch | None = None,
+    judging: Judging | None = None,
 ) -> None:
-    """Train from the start or from ``checkpoint``, watched, logged and saved as every run is."""
+    """Train from the start or from ``checkpoint``, watched, logged and saved as every run is.
+
+    ``judging`` adds triage metrics to each validation.
+    """
     require_checkpoint_space(trainer, recipe)
     before = json.loads((checkpoint / USED).read_text("utf-8")) if checkpoint else {"seconds": 0.0, "joules": 0.0}
     meter = Meter(before["seconds"], before["joules"])
@@ -71,12 +77,15 @@ def run_trainer(
     def usage() -> dict[str, Any]:
         return {**meter.used(), "memory_gb": round(memory_gb(), 2)}
 
+    bar = show_progress(trainer, lambda step: order.tokens[step])
     trainer.add_callback(course_writer(run.metrics_path, order, row_count))
-    trainer.add_callback(checkpoint_keeper(train.keep_checkpoints, train.patience, usage, watch))
+    if judging is not None:
+        trainer.add_callback(judging(trainer, bar))  # before the keeper, who goes by what it finds
+    metric = validated_by(train.best_by)
+    trainer.add_callback(checkpoint_keeper(train.keep_checkpoints, train.patience, metric, usage, watch))
     trainer.add_callback(guard)
     if main_process():
         trainer.add_callback(tensorboard_writer(run.root / "tensorboard", step_of(checkpoint) if checkpoint else 0))
-    bar = show_progress(trainer, lambda step: order.tokens[step])
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:

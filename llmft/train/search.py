@@ -16,6 +16,7 @@ from llmft.errors import RecipeError, TrainingError
 from llmft.recipe import Recipe, save_recipe, with_values
 from llmft.run import write_text
 from llmft.settings import Range
+from llmft.train.judging import Judge
 from llmft.train.opening import digests, prepared_files
 from llmft.train.sft import sft
 
@@ -27,8 +28,8 @@ UNPRUNED_TRIALS = 4  # before the median of the others is worth comparing with
 MADE = ("COMPLETE", "PRUNED")  # states of a trial that counts
 
 
-def search(recipe: Recipe) -> Path:
-    """Try ``search.trials`` trainings within ``search.ranges``; returns the study's folder.
+def search(recipe: Recipe, judge: Judge | None = None) -> Path:
+    """Try ``search.trials`` trainings within ``search.ranges``; returns the study's folder. ``judge`` is as for ``sft``.
 
     Raises :class:`RecipeError` for ranges that the recipe's fields do not allow, or a study begun with others.
     """
@@ -46,7 +47,7 @@ def search(recipe: Recipe) -> Path:
     _take_up(study)
     left = recipe.search.trials - sum(trial.state.name in MADE for trial in study.trials)
     if left > 0:
-        study.optimize(lambda trial: _train(trial, recipe, folder), n_trials=left)
+        study.optimize(lambda trial: _train(trial, recipe, folder, judge), n_trials=left)
     write_report(study, recipe, folder)
     return folder
 
@@ -89,7 +90,7 @@ def _take_up(study: Study) -> None:
             study.enqueue_trial(trial.params)
 
 
-def _train(trial: Trial, recipe: Recipe, folder: Path) -> float:
+def _train(trial: Trial, recipe: Recipe, folder: Path, judge: Judge | None) -> float:
     """One training; returns the validation loss of its adapter."""
     import optuna
     import torch
@@ -106,7 +107,7 @@ def _train(trial: Trial, recipe: Recipe, folder: Path) -> float:
         return hopeless
 
     try:
-        sft(child, resume=True, watch=watch)
+        sft(child, resume=True, watch=watch, judge=judge)
     except TrainingError as error:  # gradients that explode are a result
         trial.set_user_attr("stopped", str(error))
         hopeless = True
@@ -129,10 +130,10 @@ def _suggest(trial: Trial, key: str, span: Range) -> Any:
 
 
 def final_loss(recipe: Recipe) -> float:
-    """The validation loss of a finished run's adapter."""
+    """The validation loss of a finished run's adapter: of its step, or the last one before it."""
+    step = json.loads(recipe.run.manifest_path.read_text("utf-8"))["adapter_of_step"]
     entries = map(json.loads, recipe.run.metrics_path.read_text("utf-8").splitlines())
-    losses = [float(entry["eval_loss"]) for entry in entries if "eval_loss" in entry]
-    return min(losses) if recipe.train.keep == "best" else losses[-1]
+    return [float(entry["eval_loss"]) for entry in entries if "eval_loss" in entry and entry["step"] <= step][-1]
 
 
 def write_report(study: Study, recipe: Recipe, folder: Path) -> None:

@@ -15,7 +15,7 @@ from llmft.errors import TrainingError
 from llmft.privacy import keep_private
 from llmft.recipe import Recipe
 from llmft.train.adapter import adapter_config, set_adapter_type, set_rates, share_inputs
-from llmft.train.arguments import sft_arguments
+from llmft.train.arguments import sft_arguments, validated_by
 from llmft.train.canaries import with_canaries
 from llmft.train.checkpoints import (
     Watch,
@@ -29,6 +29,7 @@ from llmft.train.checkpoints import (
 from llmft.train.fitting.exhaustion import advice, is_exhaustion, release_memory, smaller
 from llmft.train.fitting.fit import fitted, record_step_down, said
 from llmft.train.guard import gradient_guard
+from llmft.train.judging import Judge, Judging, add_metrics
 from llmft.train.kernels.attention import use_segments
 from llmft.train.kernels.head import use_trained_positions
 from llmft.train.kernels.layers import use_layer_kernels
@@ -41,19 +42,23 @@ from llmft.train.packing import require_isolation
 from llmft.train.processes import main_process, processes
 from llmft.train.rows import Rows, encode_rows, read_split, record_refused, require_rows
 from llmft.train.running import full_disk_in_words, publish_adapter, run_trainer, set_threads_and_seed
+from llmft.train.sharding import gather_adapter_alone
 from llmft.train.tracking import require_tracker
 
 if TYPE_CHECKING:
     from trl import SFTTrainer
 
 
-def sft(recipe: Recipe, *, resume: bool = False, force: bool = False, watch: Watch | None = None) -> Path:
+def sft(
+    recipe: Recipe, *, resume: bool = False, force: bool = False, watch: Watch | None = None, judge: Judge | None = None
+) -> Path:
     """Train an adapter as ``recipe`` says; returns its folder. ``watch`` hears of each validation and may stop the run.
 
+    ``judge`` measures the answers for a ``train.best_by`` other than the validation loss.
     Raises :class:`CheckpointError` when the run exists and neither ``resume`` nor ``force`` is given.
     """
     keep_private(hub_allowed=not recipe.base_is_folder)
-    require_tracker(recipe.train.tracker)
+    require_tracker(recipe)
     require_machine(recipe)
     if open_run(recipe, resume=resume, force=force):
         return recipe.run.adapter_dir
@@ -64,16 +69,19 @@ def sft(recipe: Recipe, *, resume: bool = False, force: bool = False, watch: Wat
         record_refused(recipe.run.root / "refused.jsonl", *splits.values())
         say_lengths(recipe, {split: rows.long for split, rows in splits.items()})
     require_rows(recipe, splits)
+    judging = add_metrics(recipe, tokenizer, calls["validation"], judge)
     recipe = fitted(recipe, splits["train"].encoded)
     order = _order(recipe, splits["train"])
     with full_disk_in_words(recipe.run.root):
-        recipe = _train(recipe, tokenizer, splits, order, watch)
+        recipe = _train(recipe, tokenizer, splits, order, watch, judging)
         if main_process():
             _publish(recipe, tokenizer, splits, order)
     return recipe.run.adapter_dir
 
 
-def _train(recipe: Recipe, tokenizer: Any, splits: dict[str, Rows], order: Order, watch: Watch | None) -> Recipe:
+def _train(
+    recipe: Recipe, tokenizer: Any, splits: dict[str, Rows], order: Order, watch: Watch | None, judging: Judging | None
+) -> Recipe:
     """Train to the end, in smaller passes where memory is short and the recipe allows it; returns the recipe that did it.
 
     A step holds the same dialogues in the same order however many passes it takes.
@@ -81,12 +89,12 @@ def _train(recipe: Recipe, tokenizer: Any, splits: dict[str, Rows], order: Order
     rows = splits["train"].encoded
     while True:
         last = last_checkpoint(recipe.run.checkpoints_dir)
-        if last is not None and is_done(last, order.steps, recipe.train.patience):
+        if last is not None and is_done(last, order.steps, recipe.train.patience, validated_by(recipe.train.best_by)):
             return recipe
         try:
             set_threads_and_seed(recipe)
             trainer = _trainer(recipe, tokenizer, splits, order)
-            run_trainer(trainer, recipe, order, len(rows), gradient_guard(recipe, rows, order), last, watch)
+            run_trainer(trainer, recipe, order, len(rows), gradient_guard(recipe, rows, order), last, watch, judging)
             return recipe
         except (RuntimeError, MemoryError) as error:
             if not is_exhaustion(error):
@@ -123,7 +131,9 @@ def _trainer(recipe: Recipe, tokenizer: Any, splits: dict[str, Rows], order: Ord
 
     model = load_base(recipe)
     check_vocabulary(model, tokenizer, recipe.base)
-    use_layer_kernels(model)
+    gpu = torch.cuda.is_available()
+    if gpu:
+        use_layer_kernels(model)
     if recipe.train.packing:
         use_segments(model)
         require_isolation(model, recipe.base)
@@ -136,7 +146,7 @@ def _trainer(recipe: Recipe, tokenizer: Any, splits: dict[str, Rows], order: Ord
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # label smoothing's slower road is in the recipe
         trainer = SFTTrainer(
             model=model,
-            args=sft_arguments(recipe, order, gpu=torch.cuda.is_available(), validate=validate),
+            args=sft_arguments(recipe, order, gpu=gpu, validate=validate),
             train_dataset=table(splits["train"]).select(order.rows),
             eval_dataset=table(splits["validation"]) if validate else None,
             processing_class=tokenizer,
@@ -145,7 +155,9 @@ def _trainer(recipe: Recipe, tokenizer: Any, splits: dict[str, Rows], order: Ord
     set_adapter_type(trainer, recipe)
     set_rates(trainer, recipe)
     share_inputs(trainer.model)
-    use_trained_positions(trainer.model.get_base_model())
+    if not gpu:
+        use_trained_positions(trainer.model.get_base_model())
+    gather_adapter_alone(trainer)
     return trainer
 
 
@@ -155,6 +167,6 @@ def _publish(recipe: Recipe, tokenizer: Any, splits: dict[str, Rows], order: Ord
     last = last_checkpoint(checkpoints)
     assert last is not None  # the trainer writes one after its last step
     chosen = (best_checkpoint(checkpoints) or last) if recipe.train.keep == "best" else last
-    best = {"step": trainer_state(last).get("best_global_step"), "validation_loss": trainer_state(last).get("best_metric")}
+    best = {"step": trainer_state(last).get("best_global_step"), recipe.train.best_by: trainer_state(last).get("best_metric")}
     rows = {split: rows.facts() for split, rows in splits.items()}
     publish_adapter(recipe, chosen, last, tokenizer, order, rows=rows, best=best)

@@ -13,20 +13,27 @@ from pathlib import Path
 from typing import Any
 
 from llmft.errors import MissingExtraError
+from llmft.recipe import Recipe
 from llmft.run import write_text
 from llmft.train.order import Order
 
 CLOCKED = ("runtime", "per_second", "num_tokens", "flos", "train_loss")  # in names of figures that no second run would repeat
 
 
-def require_tracker(tracker: str) -> None:
-    """Raise :class:`MissingExtraError` when ``tracker`` is not installed; let W&B speak when it is asked for."""
+def require_tracker(recipe: Recipe) -> None:
+    """Raise :class:`MissingExtraError` when the recipe's tracker is not installed; let W&B speak when it is asked for.
+
+    MLflow's records lie beside the runs unless ``MLFLOW_TRACKING_URI`` names another place.
+    """
+    tracker = recipe.train.tracker
     if tracker == "none":
         return
     if importlib.util.find_spec(tracker) is None:
         raise MissingExtraError(tracker, tracker)
-    if tracker == "wandb":
-        os.environ.pop("WANDB_MODE", None)  # privacy has silenced it
+    if tracker == "mlflow":
+        os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{Path(recipe.runs).absolute() / 'mlflow.db'}")
+    elif os.environ.get("WANDB_MODE") == "disabled":  # by privacy; offline was the user's wish
+        del os.environ["WANDB_MODE"]
 
 
 def course_entry(logs: Mapping[str, Any], step: int, order: Order, epochs: float) -> dict[str, Any] | None:

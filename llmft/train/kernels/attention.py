@@ -6,6 +6,8 @@ attention by itself, which is the same arithmetic. No mask of tokens x tokens is
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,11 +27,28 @@ def use_segments(model: PreTrainedModel) -> bool:
         return False
     AttentionInterface.register(SEGMENTS, attend_segments)
     AttentionMaskInterface.register(SEGMENTS, no_mask)
-    if model.config.model_type in OWN_ATTENTION:
-        model.config._attn_implementation = SEGMENTS  # no mask; the attention itself is in gptj.py
-    else:
-        model.set_attn_implementation(SEGMENTS)
+    _attend_by(model, SEGMENTS)
     return True
+
+
+@contextmanager
+def as_for_padded_rows(model: PreTrainedModel) -> Iterator[None]:
+    """Let ``model`` attend with a mask for as long as the block runs: answers are written in padded rows, token by token."""
+    if model.config._attn_implementation != SEGMENTS:
+        yield
+        return
+    _attend_by(model, "sdpa")
+    try:
+        yield
+    finally:
+        _attend_by(model, SEGMENTS)
+
+
+def _attend_by(model: PreTrainedModel, name: str) -> None:
+    if model.config.model_type in OWN_ATTENTION:
+        model.config._attn_implementation = name  # for the form of its mask; the attention itself is in gptj.py
+    else:
+        model.set_attn_implementation(name)
 
 
 def no_mask(*_: Any, attention_mask: Tensor | None = None, **__: Any) -> None:

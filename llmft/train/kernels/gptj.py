@@ -43,6 +43,8 @@ class _Segments:
         if positions is None or positions.shape[0] != 1 or named.get("attention_mask") is not None:
             return
         begins = (positions[0] == 0).nonzero().flatten()
+        if not len(begins):
+            return  # a token that is being written after others
         end = begins.new_tensor([positions.shape[1]])
         self.starts = torch.cat([begins, end]).to(torch.int32)
         self.longest = int(self.starts.diff().max())
@@ -53,7 +55,7 @@ def _attend(self: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask
     from torch.nn.functional import scaled_dot_product_attention
 
     if self.segments.starts is None:
-        causal = attention_mask is None
+        causal = attention_mask is None and query.shape[2] == key.shape[2]  # a token that is being written sees all before it
         return scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, is_causal=causal), None
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
     attended = segment_attention(q, k, v, self.segments.starts, self.segments.longest, None, None)

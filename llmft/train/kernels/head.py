@@ -20,9 +20,7 @@ ROWS = 64  # positions at a time: their logits stay in the processor's cache
 
 
 def use_trained_positions(model: PreTrainedModel) -> None:
-    """Replace the head that TRL has put into ``model``; on a GPU TRL's stays."""
-    if model.device.type != "cpu":
-        return
+    """Replace the head that TRL has put into ``model``, which will be trained on a CPU."""
     of_trl = model.forward
 
     @functools.wraps(of_trl)
@@ -44,10 +42,18 @@ def _scored(model: PreTrainedModel, hidden: Tensor, labels: Tensor) -> Any:
     head = model.get_output_embeddings()
     trained = labels != IGNORE
     soft_cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-    found = _function().apply(hidden[trained], head.weight, head.bias, labels[trained], soft_cap)
+    weight, bias = map(_whole, (head.weight, head.bias))
+    found = _function().apply(hidden[trained], weight, bias, labels[trained], soft_cap)
     # scattered, so that a batch without a label still has a gradient, of zero
     log_probs, entropy, top = (part.new_zeros(labels.shape).masked_scatter(trained, part) for part in found)
     return FusedCausalLMOutput(log_probs=log_probs, entropy=entropy, is_top1=top, label_mask=trained)
+
+
+def _whole(tensor: Tensor | None) -> Tensor | None:
+    """A tensor whose parts lie in several processes, put together."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @functools.cache

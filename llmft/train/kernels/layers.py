@@ -23,8 +23,8 @@ WANTED = {
 
 
 def use_layer_kernels(model: PreTrainedModel) -> bool:
-    """Put Liger's kernels into ``model``; False without a GPU, without liger-kernel, or for a family that it does not know."""
-    if model.device.type != "cuda" or importlib.util.find_spec("liger_kernel") is None:
+    """Put Liger's kernels, made for a GPU, into ``model``; False without liger-kernel, or for a family that it does not know."""
+    if importlib.util.find_spec("liger_kernel") is None:
         return False
     apply = kernels_of(model.config.model_type)
     if apply is None:
