@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmft.deidentify.files import deidentify_file
+from llmft.deidentify.identifiers import checksummed
 from llmft.deidentify.notes import notes_of
 from llmft.deidentify.record import VERSION, deidentify_record, deidentify_text, is_done, known_note, left_over
+from llmft.deidentify.roster import find_roster, is_plain_id
 from llmft.deidentify.span import Roster
 from llmft.deidentify.stage import deidentify, residual
-from llmft.deidentify.words import words_of
+from llmft.deidentify.words import read, words_of
 from llmft.dialogue import Dialogue, as_line, parse_dialogue, read_triage
 from llmft.prepare.record import Cleaned, CleanOptions, RecordLine, clean_row
 from llmft.prepare.synthetic.invented import Cast, invent_cast, invent_iban, invent_luhn, invent_nir, say_phone
@@ -304,6 +306,24 @@ def test_a_row_with_something_left_is_told_of_by_its_field():
         ("id", "roster"),
         ("family_id", "roster"),
     )
+
+
+IDS = st.lists(
+    st.sampled_from(["brumelune", "Nat", "c", "appel", "o", "zero", "six", "-", "_", ":", "12", "061234", "5678"]), max_size=6
+)
+
+
+@given(IDS.map("".join))
+def test_an_id_that_is_plain_at_a_glance_holds_nothing(text):
+    for roster in (Roster(), Roster(patient=("Nathalie Brumelune",), phones=("06 12 34 56 78", "123456"))):
+        if is_plain_id(text, roster):
+            assert find_roster(read((text,)), roster) == checksummed(text) == []
+
+
+def test_usual_ids_are_plain_at_a_glance():
+    roster = Roster(patient=("Nathalie Brumelune",), phones=("06 12 34 56 78",))
+    assert all(is_plain_id(text, roster) for text in ("call-0012", "syn-991-00012", "2026-11", "c_3"))
+    assert not any(is_plain_id(text, roster) for text in ("brumelune-4", "Brumelunne-4", "c-061234567", "chest:self:1", "a@b"))
 
 
 def test_files_and_prepare_say_the_same(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 from llmft.deidentify.external import Recogniser
 from llmft.deidentify.identifiers import checksummed
 from llmft.deidentify.notes import head_of, notes_of, rewritten
-from llmft.deidentify.roster import find_roster
+from llmft.deidentify.roster import find_roster, is_plain_id
 from llmft.deidentify.span import Roster
 from llmft.deidentify.stage import ALL_LAYERS, LAYERS, Deidentified, deidentify, residual
 from llmft.deidentify.words import read
@@ -113,7 +113,9 @@ def _left(
 
 
 def _in_ids(dialogue: Dialogue, roster: Roster) -> Iterator[tuple[str, str]]:
-    names = ("id", "family_id") if dialogue.family_id != dialogue.id else ("id",)
+    names = [name for name in ("id", "family_id") if not is_plain_id(getattr(dialogue, name), roster)]
+    if not names:
+        return
     words = read([getattr(dialogue, name) for name in names])
     for kind, spans in (("roster", find_roster(words, roster)), ("identifier", checksummed(words.text))):
         for span in spans:

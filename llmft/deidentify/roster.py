@@ -12,19 +12,20 @@ from collections.abc import Iterator
 
 from llmft.deidentify.cues import cues
 from llmft.deidentify.known_names import NameWord, initials, is_doubtful
-from llmft.deidentify.numbers import digits_in
+from llmft.deidentify.numbers import NUMBER_WORDS, digits_in
 from llmft.deidentify.roster_cues import is_meant
 from llmft.deidentify.roster_hits import Hit, Hits, find_hits, is_one_letter_off, same_name
 from llmft.deidentify.roster_index import PHONE_DIGITS, RosterIndex, index_of
 from llmft.deidentify.span import Roster, Span
 from llmft.deidentify.spelled import spellings, unspelled
-from llmft.deidentify.words import Words, fold
+from llmft.deidentify.words import Words, fold, words_of
 
 LAYER = "roster"
 _MIN_FUZZY = 5  # letters of a street's word that one wrong letter may stand in
 _NOBODY = Roster()
 _HOUSE_NUMBER = re.compile(r"\d+[\s,]*$")
 _AFTER_INITIAL = frozenset((" ", ". ", ".", "-", ".-"))
+_SPOKEN_DIGITS = NUMBER_WORDS | {"o", "oh"}
 _LETTER_WORDS = frozenset("aiy")  # words of one letter that no apostrophe follows
 _INITIALS = frozenset(("initiale", "initiales", "initial", "initials"))
 _INITIALS_REACH = 6  # words after "initiales"
@@ -41,6 +42,20 @@ def find_roster(words: Words, roster: Roster) -> list[Span]:
     hits = find_hits(words, index)
     said = {i: _as_said(words, hits[i], hits) for i in sorted(hits) if is_meant(words, hits[i], hits, index)}
     return spans + _name_spans(words, said, index)
+
+
+def is_plain_id(text: str, roster: Roster) -> bool:
+    """Whether an id such as "call-0012" holds nothing of ``roster`` and no number with a checksum, told at a glance.
+
+    One word that nobody of the roster is called, and too few digits for a phone.
+    """
+    said, digits = words_of(text), sum(map(str.isdigit, text))
+    if len(said) > 1 or "@" in text or digits >= PHONE_DIGITS or not _SPOKEN_DIGITS.isdisjoint(said):
+        return False
+    if roster == _NOBODY:
+        return True
+    index = index_of(roster)
+    return not any(len(phone) <= digits for phone in index.phones) and not any(same_name(word, index) for word in said)
 
 
 def canonical(text: str, roster: Roster) -> frozenset[str]:
