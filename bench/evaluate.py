@@ -24,7 +24,7 @@ from typing import Any
 import llama_cpp
 
 from llmft.dialogue import read_triage
-from llmft.engine.parallel_llama import open_parallel
+from llmft.engine.side_by_side import open_side_by_side
 from llmft.engine.triage_grammar import triage_grammar
 from llmft.evaluate.predict import read_test_calls
 from llmft.prompt import Message, to_messages
@@ -59,7 +59,7 @@ def together(
     file: Path, chats: list[list[Message]], context_tokens: int, slots: int, threads: int, grammar: str | None = None
 ) -> tuple[dict[str, float], list[str]]:
     """The engine of ``llmft evaluate``."""
-    engine = open_parallel(file, context_tokens=context_tokens, slots=slots, threads=threads, grammar=grammar)
+    engine = open_side_by_side(file, context_tokens=context_tokens, slots=slots, threads=threads, grammar=grammar)
 
     def ask() -> list[str]:
         found = dict(engine.answers(chats, MAX_NEW_TOKENS))

@@ -118,7 +118,7 @@ def test_predictions_hold_labels_and_no_words(recipe: Recipe) -> None:
 
 def test_second_run_reads_what_the_first_one_wrote(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     first = stage.evaluate(recipe, threads=1)
-    for load in ("load_base", "load_adapter", "open_parallel"):
+    for load in ("load_base", "load_adapter", "open_side_by_side"):
         monkeypatch.setattr(candidates, load, refuse)
     assert stage.evaluate(recipe, threads=1) == first
 
@@ -127,7 +127,7 @@ def test_second_run_reads_what_the_first_one_wrote(recipe: Recipe, monkeypatch: 
 def test_predictions_are_made_anew_when_anything_changed(change: str, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     file = "export/tiny/tiny-F16.gguf"
     stage.evaluate(recipe, [file], threads=1)
-    monkeypatch.setattr(candidates, "open_parallel", refuse)
+    monkeypatch.setattr(candidates, "open_side_by_side", refuse)
     if change == "test file":
         write_dialogues(Path("calls/test.jsonl"), tiny.dialogues()[:2])
     elif change == "model":

@@ -8,54 +8,88 @@ pass, which costs little more than one token, and only those it would have writt
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-SEEN_TOKENS = 12  # that a guess looks back at ...
-FEW_TOKENS = 3  # ... and where these were never seen, or answers part after them
-MAX_ENTRIES = 1 << 18
-RIGHT_SHARE = 0.8  # of guesses, about
-PASS_TOKENS = 3  # what a pass over weights and cache costs, in tokens
+RUNS = (12, 8, 5, 3, 2)  # tokens that a guess looks back at; more of them know better
+SEEN_TOKENS = RUNS[0]
+SURE_RUN = 8  # tokens from which a run that was seen decides alone
+MAX_ENTRIES = 1 << 17
+UNLIKELY = 0.12  # chance of a chain of guesses under which it is not worth a token of a pass
+NEW = 0.35  # how much a run seen once is doubted
+PASS_TOKENS = 2  # what a pass over weights and cache costs, in tokens
+
+
+class Guess(NamedTuple):
+    """A token that may come, and the chance that it and all guesses before it do."""
+
+    token: int
+    chance: float
+
+
+class _Followed:
+    """What came after a run of tokens: the likeliest token, how often it came less how often another did, and all times."""
+
+    __slots__ = ("lead", "times", "token")
+
+    def __init__(self, token: int) -> None:
+        self.token, self.lead, self.times = token, 1, 1
+
+    def learn(self, token: int) -> None:
+        self.times += 1
+        self.lead += 1 if token == self.token else -1
+        if self.lead <= 0:
+            self.token, self.lead = token, 1
+
+    @property
+    def chance(self) -> float:
+        return self.lead / (self.times + NEW)
 
 
 class Drafts:
-    """What followed each run of SEEN_TOKENS, and of FEW_TOKENS, the last time that it was written."""
+    """What followed each run of tokens in the answers so far."""
 
     def __init__(self) -> None:
         """Nothing is known yet."""
-        self._next: dict[tuple[int, ...], int] = {}
-        self._wavers: set[tuple[int, ...]] = set()  # runs that were followed by two different tokens in turn
+        self._after: dict[tuple[int, ...], _Followed] = {}
 
     def learn(self, before: Sequence[int], token: int) -> None:
         """``token`` was written after ``before``."""
-        if len(self._next) >= MAX_ENTRIES:
-            self._next.clear()
-            self._wavers.clear()
-        for seen in {tuple(before[-SEEN_TOKENS:]), tuple(before[-FEW_TOKENS:])}:
-            if self._next.get(seen, token) == token:
-                self._wavers.discard(seen)
+        if len(self._after) >= MAX_ENTRIES:
+            self._after.clear()
+        seen = tuple(before[-SEEN_TOKENS:])
+        for run in {seen[-length:] for length in RUNS}:
+            if (followed := self._after.get(run)) is None:
+                self._after[run] = _Followed(token)
             else:
-                self._wavers.add(seen)
-            self._next[seen] = token
+                followed.learn(token)
 
-    def guess(self, before: Sequence[int], count: int) -> list[int]:
-        """At most ``count`` tokens that may follow ``before``, up to a place where answers part."""
-        seen, found = tuple(before[-SEEN_TOKENS:]), list[int]()
-        while len(found) < count and (token := self._sure(seen)) is not None:
-            found.append(token)
-            seen = (*seen[-SEEN_TOKENS + 1 :], token)
+    def guess(self, before: Sequence[int], count: int) -> list[Guess]:
+        """At most ``count`` tokens that may follow ``before``, as far as their chain is likely."""
+        seen, chance, found = tuple(before[-SEEN_TOKENS:]), 1.0, list[Guess]()
+        while len(found) < count and (likeliest := self._likeliest(seen)) is not None:
+            chance *= likeliest.chance
+            if chance < UNLIKELY:
+                break
+            found.append(Guess(likeliest.token, chance))
+            seen = (*seen[-SEEN_TOKENS + 1 :], likeliest.token)
         return found
 
-    def _sure(self, seen: tuple[int, ...]) -> int | None:
-        """What follows, from as many tokens as are needed to know; None where nothing is sure."""
-        for run in (seen, seen[-FEW_TOKENS:]):
-            if run in self._next and run not in self._wavers:
-                return self._next[run]
-        return None
+    def _likeliest(self, seen: tuple[int, ...]) -> _Followed | None:
+        """What most surely follows, by the longest run that was seen or by a shorter one that knows better."""
+        best: _Followed | None = None
+        for length in RUNS:
+            followed = self._after.get(seen[-length:])
+            if followed is not None and (best is None or followed.chance > best.chance):
+                best = followed
+            if best is not None and length >= SURE_RUN:
+                break
+        return best
 
 
-def worthwhile(lengths: Sequence[int]) -> int:
-    """How many guesses to check for each of some answers that have ``lengths``: most tokens for what the pass costs."""
+def worthwhile(chains: Sequence[Sequence[Guess]]) -> int:
+    """How many guesses to check for each of some answers: most tokens, by their chances, for what the pass costs."""
 
     def gain(count: int) -> float:
-        return (len(lengths) + RIGHT_SHARE * sum(min(length, count) for length in lengths)) / (PASS_TOKENS + 1 + count)
+        return (len(chains) + sum(guess.chance for chain in chains for guess in chain[:count])) / (PASS_TOKENS + 1 + count)
 
-    return max(range(max(lengths, default=0) + 1), key=gain)
+    return max(range(max(map(len, chains), default=0) + 1), key=gain)

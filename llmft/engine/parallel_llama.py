@@ -178,9 +178,9 @@ class ParallelLlama:
         rooms = [s.request.max_new_tokens - s.request.written - 1 for s in running if s.request]
         most = min([DRAFT_TOKENS, most, *rooms]) if self.context.rolls_back else 0
         guesses = [self._drafts.guess(slot.held[-SEEN_TOKENS:] + slot.ahead, most) for slot in running]
-        count = worthwhile([len(guess) for guess in guesses])
+        count = worthwhile(guesses)
         for slot, guess in zip(running, guesses, strict=True):
-            slot.guessed, last = guess[:count], slot.ahead
+            slot.guessed, last = [token for token, _ in guess[:count]], slot.ahead
             slot.ahead = [*last, *slot.guessed, *last * (count - len(slot.guessed))]
 
     def _take(self, slot: Slot, count: int, wanted: int = 0) -> list[Cell]:
@@ -216,7 +216,7 @@ class ParallelLlama:
         text = self._texts[token]
         done = text is None or request.written == request.max_new_tokens
         piece = request.decoder.decode(text or b"", final=done)
-        probability = float(1 / np.exp(logits - logits[token]).sum())
+        probability = None if request.grammar is None else float(1 / np.exp(logits - logits[token]).sum())
         return Written(request.ticket, token, piece, done, text is None, probability)
 
     def _forget_all(self) -> None:
@@ -263,6 +263,12 @@ class ParallelLlama:
         self.model.close()
 
 
+def usual_threads() -> int:
+    """Half of the logical cores, but two where there are two."""
+    cores = os.cpu_count() or 1
+    return max(min(cores, 2), cores // 2)
+
+
 def open_parallel(
     path: Path,
     *,
@@ -271,14 +277,13 @@ def open_parallel(
     threads: int | None = None,
     grammar: str | None = None,
 ) -> ParallelLlama:
-    """Open a GGUF for ``slots`` answers at once with ``context_tokens`` each; ``threads`` None: half of the logical cores,
-    but two where there are two. ``grammar`` is a GBNF text that holds what ``answers`` writes.
+    """Open a GGUF for ``slots`` answers at once with ``context_tokens`` each; ``threads`` None: the usual number.
+    ``grammar`` is a GBNF text that holds what ``answers`` writes.
 
     Raises :class:`llmft.errors.CheckpointError` for a file that cannot be used, and :class:`llmft.errors.LlmftError`
     when there is no memory for so many answers.
     """
-    cores = os.cpu_count() or 1
-    count = threads or max(min(cores, 2), cores // 2)
+    count = threads or usual_threads()
     model = load_gguf(path, context_tokens=TEXT_CONTEXT, threads=count)
     trained_tokens = model.llama._model.n_ctx_train()
     context = open_context(model.llama, min(context_tokens, trained_tokens), slots, count)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmft.engine import Engine
-from llmft.engine.parallel_llama import open_parallel
 from llmft.engine.remote import open_remote
+from llmft.engine.side_by_side import open_side_by_side
 from llmft.engine.torch_model import ADAPTER_WEIGHTS, load_adapter, load_base
 from llmft.engine.triage_grammar import triage_grammar
 from llmft.errors import CheckpointError
@@ -55,7 +55,7 @@ def find_candidate(recipe: Recipe, model: str, threads: int | None = None) -> Ca
     identity = {"file": sha256(path), "context_tokens": str(context), **({"grammar": grammar} if grammar else {})}
     name = path.name + (HELD if is_held else "")
     return Candidate(
-        name, identity, lambda: open_parallel(path, context_tokens=context, slots=batch, threads=threads, grammar=grammar)
+        name, identity, lambda: open_side_by_side(path, context_tokens=context, slots=batch, threads=threads, grammar=grammar)
     )
 
 

@@ -25,7 +25,7 @@ from llmft.run import sha256, write_json
 
 SEED = 20
 NEXT_TURNS = 300  # at most, taken evenly
-VERSION = 1  # of the patients and of the figures; a change makes earlier ones void
+VERSION = 2  # of the patients and of the figures; a change makes earlier ones void
 
 
 def simulate(recipe: Recipe, models: Sequence[str], calls: int, *, threads: int | None = None) -> dict[str, Any]:
