@@ -2,6 +2,7 @@
 
     .venv/bin/python bench/serve.py                       # ten minutes, and about two more for the rest
     .venv/bin/python bench/serve.py --minutes 1 --operators 20
+    .venv/bin/python bench/serve.py --minutes 0           # all but the operators, whose part of the result file stays
 
 What is measured, on 127.0.0.1 alone, and against which bar:
 
@@ -88,6 +89,8 @@ def main() -> None:
     calls = synthesize(count=200, seed=11)
     with tempfile.TemporaryDirectory(prefix="llmft-bench-") as folder:
         result = measured(arguments, list(calls), Path(folder))
+    if not arguments.minutes and RESULT.is_file():
+        result = with_operators_of(json.loads(RESULT.read_text("utf-8")), result)
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", "utf-8")
     print(json.dumps(result["verdicts"], indent=1))
@@ -119,6 +122,13 @@ def measured(arguments: argparse.Namespace, calls: list[Dialogue], folder: Path)
     }
     result |= {"work": shown(seen), "stored": stored, "one_user": single, "eight_users": crowd}
     return result | {"verdicts": verdicts(result, seen, stored)}
+
+
+def with_operators_of(before: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """An earlier result with what is new."""
+    new = {name: result[name] for name in ("ready_s", "ready_cpu_s", "one_user", "eight_users")}
+    verdicts = {name: result["verdicts"][name] for name in ("ready", "first word", "eight users")}
+    return {**before, **new, "verdicts": {**before["verdicts"], **verdicts}}
 
 
 def started(arguments: argparse.Namespace, desk: Path) -> tuple[subprocess.Popen[bytes], str, float]:

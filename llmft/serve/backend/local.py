@@ -25,6 +25,7 @@ from llmft.serve.backend import Event, Finished, ModelFacts, Piece, Queued, Requ
 from llmft.serve.backend.made_from import adapter_of
 from llmft.serve.backend.stops import StopText
 
+SHORT_PROMPT = 4000  # characters
 MAX_WAITING = 256  # requests; beyond, it is kinder to say so at once
 
 
@@ -85,7 +86,7 @@ class LocalBackend:
     async def stream(self, request: Request) -> AsyncIterator[Event]:
         """See :class:`llmft.serve.backend.Backend`."""
         await self.check()
-        prompt = await asyncio.to_thread(self._model.prompt_ids, request.messages)
+        prompt = await self._prompt_ids(request.messages)
         if len(prompt) >= self._model.context_tokens:
             raise PromptError(
                 f"the call has {len(prompt)} tokens and the context holds {self._model.context_tokens}; "
@@ -108,6 +109,11 @@ class LocalBackend:
                         return
         finally:
             self._cancel(job)
+
+    async def _prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        if sum(len(message["content"]) for message in messages) < SHORT_PROMPT:  # done before a thread would wake
+            return self._model.prompt_ids(messages)
+        return await asyncio.to_thread(self._model.prompt_ids, messages)
 
     async def close(self) -> None:
         """Stop the thread and give the memory back."""
