@@ -34,7 +34,7 @@ class Enough(Exception):
 
 @dataclass
 class Reader:
-    """A model without weights, and how far the calls have come in it."""
+    """A model without weights, and how far the calls have come in it. It computes in float32, on a GPU where there is one."""
 
     sources: Sources
     model: Any
@@ -48,7 +48,7 @@ class Reader:
 
     @property
     def device(self) -> Any:
-        """Where it computes."""
+        """Where it computes: the CPU or the first GPU."""
         return self.model.get_input_embeddings().weight.device
 
     def read(self) -> Iterator[Any]:
@@ -103,8 +103,7 @@ class Reader:
     def _on_device(self, tensor: Tensor) -> Any:
         import torch
 
-        values = torch.from_numpy(_merged(tensor, self.sources))
-        return values.to(self.device, torch.bfloat16) if self.device.type == "cuda" else values
+        return torch.from_numpy(_merged(tensor, self.sources)).to(self.device)
 
     def turn(self, number: int, compute: Callable[..., Any], entering: Any, *others: Any, **settings: Any) -> Any:
         """In place of a layer's computation: only the layer whose turn it is computes, on what left the one before it."""
@@ -150,7 +149,11 @@ def reader(sources: Sources, calls: Sequence[Encoded]) -> Iterator[Reader]:
         model.load_state_dict({name: found.weight(name) for name in norms}, strict=False, assign=True)
         for number, layer in enumerate(layers):
             layer.forward = partial(found.turn, number, layer.forward)
-        yield found
+        try:
+            yield found
+        finally:
+            for layer in layers:
+                del layer.forward  # which holds the reader, and the reader the model
 
 
 def _without_weights(sources: Sources) -> Any:
