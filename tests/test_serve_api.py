@@ -127,6 +127,28 @@ def test_a_triage_as_events(service: Service) -> None:
     assert "".join(data["text"] for name, data in heard if name == "sentence").strip() == heard[-1][1]["sentence"]
 
 
+def test_those_who_wait_are_told_their_place(tmp_path, monkeypatch) -> None:
+    with running(settings(tmp_path, slots=1)) as service:
+        gate, model = threading.Event(), service.desk.backend._model
+        step = model.step
+        monkeypatch.setattr(model, "step", lambda: gate.wait(60) and step())
+        told: list[list[int]] = [[], [], []]
+
+        def ask(path: str, places: list[int]) -> None:
+            with service.http.stream("POST", path, json={}, headers={"Accept": "text/event-stream"}) as answer:
+                places += (data["position"] for name, data in events(answer) if name == "queue")
+
+        asking = [threading.Thread(target=ask, args=(f"/v1/calls/{service.call(('patient', SAID))}/triage", to)) for to in told]
+        for number, thread in enumerate(asking, start=1):
+            thread.start()
+            while service.desk.backend.running + service.desk.backend.waiting < number:
+                assert thread.is_alive()
+        gate.set()
+        for thread in asking:
+            thread.join(60)
+    assert told == [[0, 0], [1, 0], [2, 1, 0]]
+
+
 def test_whoever_listens_hears_turn_and_triage(service: Service) -> None:
     call_id = service.call()
     heard: list[tuple[str, object]] = []
