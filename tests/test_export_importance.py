@@ -18,6 +18,7 @@ from llmft import settings
 from llmft.cli import main
 from llmft.dialogue import read_dialogues
 from llmft.errors import CheckpointError
+from llmft.export.adapters.attached import attach
 from llmft.export.calibration.bases import NF4, ORIGINAL, losses_on_bases
 from llmft.export.calibration.calls import Calls
 from llmft.export.file.imatrix import Statistic, read_imatrix, require_fit, write_imatrix
@@ -163,6 +164,19 @@ def test_losses_on_both_bases(name: str, tmp_path: Path) -> None:
     assert found[ORIGINAL] == pytest.approx((4 * losses[0] + 2 * losses[1]) / 6, rel=1e-5)
     assert abs(found[NF4] - found[ORIGINAL]) > 1e-4
     assert losses_on_bases(read_sources(base, [adapter]), []) == {}
+
+
+def test_losses_of_a_vocabulary_of_the_adapters_own(llama: tuple[Path, Path], tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    rows = read_sources(llama[0]).model.vocabulary_size + 5
+    adapter = tiny_export.save_adapter_of(tmp_path / "resized", llama[0], rows=rows, modules_to_save=["embed_tokens", "lm_head"])
+    asked = [Encoded("a", [5, rows - 1, 17, rows - 2], [-100, rows - 1, 17, rows - 2])]
+    model = attach(AutoModelForCausalLM.from_pretrained(llama[0], dtype=torch.float32), [adapter], [1.0]).eval()
+    with torch.inference_mode():
+        expected = model(torch.tensor([asked[0].input_ids]), labels=torch.tensor([asked[0].labels])).loss.item()
+    assert losses_on_bases(read_sources(llama[0], [adapter]), asked)[ORIGINAL] == pytest.approx(expected, rel=1e-5)
 
 
 def test_weighted_adapters_are_read_as_their_sum(llama: tuple[Path, Path], tmp_path: Path) -> None:

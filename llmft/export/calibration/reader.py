@@ -84,11 +84,13 @@ class Reader:
 
     def take_head(self) -> None:
         """Give the head its weights, after the last layer: then ``read`` gives logits."""
-        head = self.model.get_output_embeddings()
-        own = next((tensor for tensor in self.sources.model.tensors if tensor.name == "output.weight"), None)
-        tensor = own or next(tensor for tensor in self.sources.model.tensors if tensor.name == EMBEDDING)
-        bias = {"bias": self.weight("lm_head.bias")} if head.bias is not None else {}
-        head.load_state_dict({"weight": self._on_device(tensor), **bias}, assign=True)
+        import torch
+
+        head, tensors = self.model.get_output_embeddings(), {tensor.name: tensor for tensor in self.sources.model.tensors}
+        weight = self._on_device(tensors.get("output.weight", tensors[EMBEDDING]))  # of as many rows as the adapter's vocabulary
+        head.weight = torch.nn.Parameter(weight, requires_grad=False)
+        if head.bias is not None:
+            head.bias = torch.nn.Parameter(self.weight("lm_head.bias"), requires_grad=False)
 
     def weight(self, name: str) -> Any:
         """The merged weight that transformers calls ``name``, as a tensor."""
