@@ -50,7 +50,7 @@ def scripted(asked: list[list[str]]):
     return judge
 
 
-def test_the_best_validation_is_the_one_with_the_highest_metric(make):
+def test_the_best_validation_is_the_one_with_the_highest_metric(make, capsys):
     asked: list[list[str]] = []
     sft(make(keep="best", answered_dialogues=3), judge=scripted(asked))
     assert len(asked) == 5 and all(len(texts) == 3 for texts in asked)
@@ -59,6 +59,7 @@ def test_the_best_validation_is_the_one_with_the_highest_metric(make):
         enumerate(COURSE, 1)
     )
     assert not entries("eval_urgency_kappa") and len(entries("eval_loss")) == 4
+    assert "step 2: validation triage success 0.500" in capsys.readouterr().err
     facts = json.loads(Path("runs/tiny/manifest.json").read_text())
     assert facts["best"] == {"step": 2, "triage_success": 0.5} and facts["adapter_of_step"] == 2
     best = Path("runs/tiny/checkpoints/checkpoint-2/adapter_model.safetensors")

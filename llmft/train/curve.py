@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmft.run import atomic_path, write_text
+from llmft.settings import TRIAGE_METRICS
 
 
 def log_metrics(history: Sequence[dict[str, Any]], path: Path) -> None:
@@ -16,7 +17,7 @@ def log_metrics(history: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def plot_curve(metrics_path: Path, png_path: Path, *, title: str) -> None:
-    """Training and validation loss by step as a PNG."""
+    """Training and validation loss by step as a PNG, and on a scale of their own the triage metrics of a run that has any."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -28,6 +29,7 @@ def plot_curve(metrics_path: Path, png_path: Path, *, title: str) -> None:
         points = [(entry["step"], entry[key]) for entry in history if key in entry]
         if points:
             axes.plot(*zip(*points, strict=True), label=label, marker="o" if len(points) < 15 else None)
+    _plot_triage(axes, history)
     axes.set(title=title, xlabel="optimiser step", ylabel="loss (nats per token)")
     axes.grid(alpha=0.3)
     if axes.lines:
@@ -35,3 +37,17 @@ def plot_curve(metrics_path: Path, png_path: Path, *, title: str) -> None:
     with atomic_path(png_path) as partial:
         figure.savefig(partial, format="png", bbox_inches="tight")
     pyplot.close(figure)
+
+
+def _plot_triage(axes: Any, history: Sequence[dict[str, Any]]) -> None:
+    courses = {
+        name: [(entry["step"], entry[f"eval_{name}"]) for entry in history if f"eval_{name}" in entry] for name in TRIAGE_METRICS
+    }
+    if not any(courses.values()):
+        return
+    right = axes.twinx()
+    for colour, (name, points) in enumerate(courses.items(), start=2):  # after those of the losses
+        if points:
+            right.plot(*zip(*points, strict=True), "--", color=f"C{colour}", label=name.replace("_", " "), linewidth=1)
+    right.set(ylabel="triage metric (dashed)")
+    right.legend(loc="lower left", fontsize="small")
