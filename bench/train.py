@@ -66,15 +66,24 @@ def main() -> int:
         "versions": {name: metadata.version(name) for name in PACKAGES if installed(name)},
         "settings": {name: getattr(arguments, name) for name in ("steps", "batch", "rank", "threads", "seed")},
         "not_measured": [] if arguments.unsloth_python else ["unsloth: no environment of its own was given"],
-        "results": {},
     }
     path = arguments.output or ROOT / f"bench/results/train-{arguments.device}.json"
+    facts["results"] = earlier(path, facts)
     for shape in arguments.shape or ["demo"]:
         facts["results"][shape] = compare(arguments, shape)
         path.write_text(json.dumps(facts, indent=2) + "\n")  # after each one, for a lent machine may be called back
         path.with_suffix(".md").write_text(as_markdown(facts))
     print(f"written: {path} and {path.with_suffix('.md').name}")
     return int(any("error" in found for shape in facts["results"].values() for found in shape["candidates"].values()))
+
+
+def earlier(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Results for other bases that were reached before, with the same versions, settings and device: they stay."""
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    alike = all(before.get(name) == facts[name] for name in ("versions", "settings"))
+    same_device = alike and before["machine"]["gpu"] == facts["machine"]["gpu"]
+    results: dict[str, Any] = before["results"] if same_device else {}
+    return results
 
 
 def parse() -> argparse.Namespace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,16 @@ def test_rows_need_no_prepared_set_and_reach_real_lengths(bench, tmp_path, bases
     assert told["rows"] == 12 and len((tmp_path / "messages.jsonl").read_text().splitlines()) == 12
     assert told["longest_tokens"] > 2 * told["mean_tokens"] > 0
     assert len((tmp_path / "prepared/train.jsonl").read_text().splitlines()) == 12
+
+
+def test_results_for_other_bases_stay_when_they_compare(bench, tmp_path):
+    facts = {"versions": {"torch": "2"}, "settings": {"batch": 8}, "machine": {"gpu": "H", "load": 1.0}}
+    path = tmp_path / "train-cuda.json"
+    assert bench.earlier(path, facts) == {}
+    path.write_text(json.dumps({**facts, "machine": {"gpu": "H", "load": 2.0}, "results": {"tiny": {}}}))
+    assert bench.earlier(path, facts) == {"tiny": {}}
+    for change in ({"versions": {"torch": "3"}}, {"settings": {"batch": 4}}, {"machine": {"gpu": "A"}}):
+        assert bench.earlier(path, {**facts, **change}) == {}
 
 
 def test_the_table_says_what_was_reached_and_what_failed(bench):

@@ -112,12 +112,14 @@ def add_sft(verbs: Verbs) -> None:
 
     def run(arguments: argparse.Namespace) -> None:
         from llmft.recipe import load_recipe
+        from llmft.train.processes import main_process
         from llmft.train.sft import sft
         from llmft.verbs import triage_judge
 
         recipe = load_recipe(arguments.recipe, arguments.overrides)
         adapter_dir = sft(recipe, resume=arguments.resume, force=arguments.force, judge=triage_judge(recipe))
-        print(f"adapter: {adapter_dir}\ncurve:   {adapter_dir.parent / 'plots' / 'loss.png'}")
+        if main_process():
+            print(f"adapter: {adapter_dir}\ncurve:   {adapter_dir.parent / 'plots' / 'loss.png'}")
 
     verb.set_defaults(run=run)
 
