@@ -23,6 +23,7 @@ from llmft.serve.triage.chat import ruled, rules_line
 from llmft.serve.triage.screen import Screening, screen
 
 SPEAKERS = {"user": "patient", "assistant": "operator"}
+ROLE = {"role": "assistant", "content": ""}  # of a stream's first part
 
 
 class _Read(NamedTuple):
@@ -80,12 +81,15 @@ class Completion:
 
     async def _flowing(self, read: _Read) -> AsyncIterator[str]:
         """The model's words as they come."""
-        begun, text = False, ""
+        # What can be refused was refused by now, unless a server is yet to be reached; headers need not wait for the first word.
+        begun, text = self._desk.backend.facts.kind == "llama.cpp" and self._beginning.exception() is None, ""
+        if begun:
+            yield self._part(ROLE)
         async with aclosing(self._events()) as events:  # type: ignore[type-var]
             async for event in events:
                 if isinstance(event, Piece | Finished) and not begun:
                     begun = True
-                    yield self._part({"role": "assistant", "content": ""})
+                    yield self._part(ROLE)
                 if isinstance(event, Piece):
                     text += event.text
                     if text and not event.more:
@@ -96,7 +100,7 @@ class Completion:
 
     async def _held(self, read: _Read) -> AsyncIterator[str]:
         """The rules' line at once; the model's words when they are whole, for its block may have to give way."""
-        yield self._part({"role": "assistant", "content": ""})
+        yield self._part(ROLE)
         if line := rules_line(read.found, read.lang):
             yield self._part({"content": f"{line}\n\n"})
         text, finished = await self._model_said(read)
