@@ -33,7 +33,7 @@ from llmft.recipe import load_recipe
 ROWS = [Encoded("a", [5, 300, 17, 42, 600, 8], [-100, -100, 17, 42, 600, 8]), Encoded("b", [1, 77, 500], [-100, 77, 500])]
 
 
-@pytest.fixture(scope="module", params=["llama-2", "qwen-2.5", "phi-3", "gpt-j"])
+@pytest.fixture(scope="module", params=["gemma-3", "gpt-j", "llama-2", "phi-3", "qwen-2.5"])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("pair")
     base = tiny_export.save_zoo_base(folder / "base", request.param)
