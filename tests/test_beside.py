@@ -15,7 +15,7 @@ from llmft.evaluate.rivals.rules import Read, rules_alone, with_rules
 from llmft.evaluate.truth import gold_verdict, verdict_of
 from llmft.prepare.synthetic.synthesize import synthesize
 from llmft.protocol import Match
-from llmft.protocol.beside import ABSTAIN_BELOW, SURE_COMPLAINT, least_urgency, settle
+from llmft.protocol.beside import ABSTAIN_BELOW, SURE_COMPLAINT, SURE_WEIGHT, least_urgency, settle
 from llmft.protocol.heard_language import heard_language
 from llmft.serve.triage.decide import decide
 from llmft.serve.triage.screen import screen
@@ -25,8 +25,8 @@ LEVELS = sorted(urgencies())
 RANKED = ["U1", "U2", "U3", "U4"]
 
 
-def complaint(urgency: str, strength: float) -> Match:
-    return Match("complaint:x", "complaint", "x", "orl", urgency, "", (0, 0), strength=strength)  # type: ignore[arg-type]
+def complaint(urgency: str, strength: float, weight: float = SURE_WEIGHT) -> Match:
+    return Match("complaint:x", "complaint", "x", "orl", urgency, "", (0, 0), strength=strength, weight=weight)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,11 @@ def complaint(urgency: str, strength: float) -> Match:
 )
 def test_flags_and_a_clear_complaint_set_the_least_urgency(flags, urgency, strength, least):
     assert least_urgency(flags, complaint(urgency, strength) if urgency else None) == least
+
+
+def test_a_single_word_names_no_complaint_surely():
+    assert least_urgency(["U2"], complaint("U1", 1.0, SURE_WEIGHT - 0.1)) == "U2"
+    assert screen([("patient", "Une tache.")], "fr").least is None
 
 
 @pytest.mark.parametrize("floor", [None, *RANKED])

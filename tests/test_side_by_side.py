@@ -37,6 +37,14 @@ def test_answers_equal_those_of_one_context(engine: SideBySide) -> None:
         assert [one.text for one in found] == wanted and all(one.ended for one in found)
 
 
+def test_a_call_that_goes_on_stays_where_it_was(engine: SideBySide) -> None:
+    calls = [[{"role": "system", "content": "s"}, {"role": "user", "content": f"call {number}"}] for number in range(6)]
+    first = engine._shares(calls)  # type: ignore[arg-type]
+    assert sorted(map(len, first)) == [3, 3] and sorted(sum(first, [])) == list(range(6))
+    later = [[*calls[number], {"role": "assistant", "content": "?"}] for number in (1, 2, 5)]
+    assert engine._shares(later) == [[place for place, n in enumerate((1, 2, 5)) if n in share] for share in first]  # type: ignore[arg-type]
+
+
 def test_who_stops_listening_stops_the_work(engine: SideBySide) -> None:
     before, answers = active_count(), engine.answers([*tiny.prompts()] * 4, TOKENS)
     next(answers)

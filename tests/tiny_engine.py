@@ -199,7 +199,7 @@ def make_base(folder: Path, template: str, steps: int = 160) -> TinyModel:
     return TinyModel(template, folder)
 
 
-def make_adapter(folder: Path, base: TinyModel, steps: int = 160) -> Path:
+def make_adapter(folder: Path, base: TinyModel, steps: int = 240) -> Path:
     """A LoRA adapter on ``base`` that has learned the three calls, with tokenizer and template beside it."""
     import torch
     from peft import LoraConfig, get_peft_model

@@ -1,7 +1,8 @@
 """Several contexts over one small model's weights, each with a thread and a share of the calls.
 
 In a model of a few million weights a pass is so short that llama.cpp's threads wait for each other longer than they work.
-With a context each they never meet. Which context answers a call does not depend on time, so answers are the same in every run.
+With a context each they never meet. Which context answers a call does not depend on time, so answers are the same in every run,
+and a call that goes on stays where its turns so far have been read.
 """
 
 from __future__ import annotations
@@ -27,15 +28,16 @@ class SideBySide:
     def __init__(self, workers: Sequence[ParallelLlama]) -> None:
         """``workers`` share one model."""
         self.workers = tuple(workers)
+        self._places: dict[str, int] = {}  # opening of a call ─▶ who answers it
 
     def answers(self, conversations: Sequence[Sequence[Message]], max_new_tokens: int) -> Iterator[tuple[int, Answer]]:
         """See the protocol."""
         self.workers[0].context.use_threads(1)
         said: SimpleQueue[Said] = SimpleQueue()
         stopped = Event()
-        shares = [range(first, len(conversations), len(self.workers)) for first in range(len(self.workers))]
+        shares = self._shares(conversations)
 
-        def work(worker: ParallelLlama, share: range) -> None:
+        def work(worker: ParallelLlama, share: list[int]) -> None:
             try:
                 for place, answer in worker.answers([conversations[index] for index in share], max_new_tokens):
                     said.put((share[place], answer))
@@ -54,6 +56,14 @@ class SideBySide:
             stopped.set()
             for thread in threads:
                 thread.join()
+
+    def _shares(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
+        """The indices that each worker answers: calls in turn, and each again where it was before."""
+        shares: list[list[int]] = [[] for _ in self.workers]
+        for index, messages in enumerate(conversations):
+            opening = next((message["content"] for message in messages if message["role"] == "user"), "")
+            shares[self._places.setdefault(opening, len(self._places) % len(self.workers))].append(index)
+        return shares
 
     def _heard(self, said: SimpleQueue[Said]) -> Iterator[tuple[int, Answer]]:
         working = len(self.workers)

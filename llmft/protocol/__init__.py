@@ -43,6 +43,7 @@ class Match:
     stance: Stance = "now"
     turn: int = 0
     strength: float = 1.0  # of a complaint: its share against the next one, 0.5 to 1
+    weight: float = 0.0  # of a complaint: how much its words say
 
     @property
     def negated(self) -> bool:
@@ -295,4 +296,5 @@ def _complaint(readings: Mapping[int, _Reading], asked: Mapping[str, float], tex
         span=(start, end),
         turn=turn,
         strength=best[1] / (best[1] + second[1]),
+        weight=best[1],
     )

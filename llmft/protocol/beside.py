@@ -14,7 +14,8 @@ from llmft.protocol import Match
 from llmft.vocabulary import UNDECIDED, urgencies
 
 ABSTAIN_BELOW = 0.5  # confidence of the urgency under which a human decides, unless the desk is told otherwise
-SURE_COMPLAINT = 0.6  # a complaint's strength from which its own urgency counts; chosen on wordings of no test call
+# A complaint's strength and weight from which its own urgency counts: more than one word, and more than for any other.
+SURE_COMPLAINT, SURE_WEIGHT = 0.6, 5.0  # chosen on wordings of no test call
 RAISING: tuple[Urgency, ...] = ("U1", "U2")  # a complaint that can wait raises nothing
 
 
@@ -36,8 +37,9 @@ def most_urgent(levels: Iterable[Urgency]) -> Urgency | None:
 
 def least_urgency(flags: Iterable[Urgency], complaint: Match | None) -> Urgency | None:
     """Nothing may be less urgent than this: the red flags' own level, and that of a complaint that the words clearly name."""
-    is_sure = complaint is not None and complaint.strength >= SURE_COMPLAINT and complaint.urgency in RAISING
-    return most_urgent((*flags, complaint.urgency) if is_sure and complaint is not None else flags)
+    if complaint is None or complaint.strength < SURE_COMPLAINT or complaint.weight < SURE_WEIGHT:
+        return most_urgent(flags)
+    return most_urgent((*flags, complaint.urgency) if complaint.urgency in RAISING else flags)
 
 
 def settle(
