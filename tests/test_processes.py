@@ -18,6 +18,7 @@ from llmft.errors import CheckpointError, TrainingError
 from llmft.recipe import load_recipe, save_recipe
 from llmft.train.machine import require_machine
 from llmft.train.sft import sft
+from llmft.verbs import triage_judge
 
 LAUNCHES = Path(__file__).parent.parent / "recipes" / "accelerate"
 
@@ -50,7 +51,7 @@ def alone_in_a_child(recipe, environment: dict[str, str], resume: bool = False) 
             state._reset_state()
         if "ACCELERATE_USE_FSDP" in environment:
             shard_on_cpus()
-        sft(recipe, resume=resume)
+        sft(recipe, resume=resume, judge=triage_judge(recipe))
         code = 0
     except BaseException:
         traceback.print_exc(file=sys.__stderr__)
@@ -80,6 +81,9 @@ def course(run: Path, kind: str) -> list[float]:
 TINY = {"max_steps": 3, "save_every": 1, "validate_every": 3, "packing": True, "quantization": "none"}
 
 
+JUDGED = ("train.best_by=triage_success", "train.answered_dialogues=2", "evaluate.max_new_tokens=4")
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, bases, prepared):
     """A folder with the runs of one process, and of two under DDP and under FSDP2, of the same global batch."""
@@ -93,7 +97,7 @@ def home(tmp_path_factory, bases, prepared):
         )
         path = tiny_recipe(folder / "two.yaml", bases["llama"], "llama", prepared, batch_dialogues=2, **TINY)
         for name in ("ddp-cpu", "fsdp2"):
-            train_together(load_recipe(path, [f"name={name}"]), 2, name)
+            train_together(load_recipe(path, [f"name={name}", *(JUDGED if name == "ddp-cpu" else ())]), 2, name)
     return folder
 
 
@@ -104,6 +108,12 @@ def test_two_processes_have_the_losses_of_one_with_the_same_global_batch(home, n
         assert len(alone) == (1 if kind == "eval_loss" else 3) and together == pytest.approx(alone, rel=1e-2)
     seen = [json.loads((home / f"runs/{run}/manifest.json").read_text())["seen"] for run in ("one", name)]
     assert seen[0] == seen[1]
+
+
+def test_one_process_has_calls_answered_and_all_hear_of_it(home):
+    assert len(course(home / "runs/ddp-cpu", "eval_triage_success")) == 1
+    best = json.loads((home / "runs/ddp-cpu/manifest.json").read_text())["best"]
+    assert best == {"step": 3, "triage_success": course(home / "runs/ddp-cpu", "eval_triage_success")[0]}
 
 
 def test_a_checkpoint_of_a_shared_out_base_holds_the_adapter_alone(home):
@@ -159,6 +169,7 @@ def test_a_shared_out_run_goes_on_to_the_same_adapter(home, monkeypatch):
     [
         ("train.quantization=nf4", r"quantization = nf4 cannot be shared out by FSDP.*train\.quantization=none.*ddp\.yaml"),
         ("train.fit=auto", r"train\.fit = auto counts what one GPU must hold.*train\.fit=off"),
+        ("train.best_by=triage_success", r"best_by = triage_success lets the model answer.*best_by=validation_loss"),
         ("train.optimizer=adamw_8bit", r"optimizer = adamw_8bit keeps its states in blocks.*use train\.optimizer=adamw"),
     ],
 )
