@@ -280,7 +280,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     chosen = parser.parse_args()
     here = conditions()
-    ROOM.mkdir(parents=True, exist_ok=True)
+    if chosen.sizes:
+        ROOM.mkdir(parents=True, exist_ok=True)
     for count in sorted(chosen.sizes):
         for kind in chosen.kinds:
             for form in chosen.forms:
@@ -291,7 +292,8 @@ def main() -> None:
                 keep({**run, **figures})
                 print(count, kind, form, json.dumps(figures), flush=True)
             (ROOM / f"{kind}-{count}.jsonl").unlink(missing_ok=True)
-    shutil.rmtree(ROOM, ignore_errors=True)
+    if chosen.sizes:  # the room may be that of a run that goes on
+        shutil.rmtree(ROOM, ignore_errors=True)
     draw()
     publish(table(here))
     print(table(here))
