@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from llmft.recipe import load_recipe
 from llmft.run import sha256
 from llmft.train.machine import Meter
 from llmft.train.sft import sft
+from llmft.train.tracking import require_tracker
 
 
 @pytest.fixture()
@@ -147,6 +150,22 @@ def test_no_tracker_is_used_unless_named_and_a_missing_one_is_named_first(make):
     with pytest.raises(MissingExtraError, match=r"'mlflow' is not installed; install it with: pip install 'llmft\[mlflow\]'"):
         sft(recipe)
     assert not Path("runs").exists()
+
+
+def test_mlflow_writes_beside_the_runs_and_wandb_in_the_mode_that_one_has_set(make, monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # as if both were installed
+    for name in ("MLFLOW_TRACKING_URI", "WANDB_MODE"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    require_tracker(make(tracker="mlflow"))
+    assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ours")
+    require_tracker(make(tracker="mlflow"))
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://ours"
+    for before, after in (("disabled", None), ("offline", "offline")):
+        monkeypatch.setenv("WANDB_MODE", before)
+        require_tracker(make(tracker="wandb"))
+        assert os.environ.get("WANDB_MODE") == after
 
 
 def test_the_meter_adds_up_sessions_and_says_nothing_where_energy_is_unknown():
