@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from threading import active_count
+from time import perf_counter
 
 import pytest
 import tiny_engine as tiny
@@ -33,7 +34,9 @@ def test_answers_equal_those_of_one_context(engine: SideBySide) -> None:
     alone.close()
     assert len(calls) % 2 and [worker.context.sequences for worker in engine.workers] == [2, 2]
     for _ in range(2):
+        started = perf_counter()
         found = answer(engine, calls, TOKENS)
+        assert 0 < sum(one.seconds for one in found) <= perf_counter() - started
         assert [one.text for one in found] == wanted and all(one.ended for one in found)
 
 

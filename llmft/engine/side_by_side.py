@@ -8,6 +8,7 @@ and a call that goes on stays where its turns so far have been read.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
@@ -40,7 +41,7 @@ class SideBySide:
         def work(worker: ParallelLlama, share: list[int]) -> None:
             try:
                 for place, answer in worker.answers([conversations[index] for index in share], max_new_tokens):
-                    said.put((share[place], answer))
+                    said.put((share[place], replace(answer, seconds=answer.seconds / len(self.workers))))
                     if stopped.is_set():
                         break
             except Exception as error:
