@@ -109,8 +109,7 @@ def _announced_by(text: str, match: re.Match[str]) -> Value | None:
 def _announcements(text: str) -> Iterator[re.Match[str]]:
     """Announcements in the last characters before a number of two digits or more."""
     read = tokens(text)
-    are_heads = zip(read.unique, map(_IS_HEAD.__getitem__, read.unique), strict=True)
-    heads = starts_of(text, frozenset([word for word, is_head in are_heads if is_head]))
+    heads = starts_of(text, frozenset(filter(_IS_HEAD.__getitem__, read.unique)))
     last = searched = 0
     for number in [row[0].start for row in stretches(text) if len(row) > 1 or len(row[0].digits) > 1] if heads else ():
         first = bisect_left(heads, number - _REACH, last)
