@@ -169,6 +169,7 @@ def test_a_shared_out_run_goes_on_to_the_same_adapter(home, monkeypatch):
     [
         ("train.quantization=nf4", r"quantization = nf4 cannot be shared out by FSDP.*train\.quantization=none.*ddp\.yaml"),
         ("train.fit=auto", r"train\.fit = auto counts what one GPU must hold.*train\.fit=off"),
+        ("lora.dtype=bfloat16", r"lora\.dtype = bfloat16 would have no effect.*use lora\.dtype=float32"),
         ("train.best_by=triage_success", r"best_by = triage_success lets the model answer.*best_by=validation_loss"),
         ("train.optimizer=adamw_8bit", r"optimizer = adamw_8bit keeps its states in blocks.*use train\.optimizer=adamw"),
     ],

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny import tiny_recipe
 
 from llmft.cli import main
-from llmft.errors import RecipeError
+from llmft.errors import RecipeError, TrainingError
 from llmft.recipe import load_recipe
 from llmft.train.search import final_loss, search
 
@@ -107,6 +108,13 @@ def test_ranges_that_the_recipe_does_not_allow_are_refused_before_the_first_tria
 def test_a_range_that_is_none_is_refused_when_the_recipe_loads(make, span):
     with pytest.raises(RecipeError, match="search.ranges.lora.rank: (a range is either|log needs)"):
         make(1, {"lora.rank": span})
+
+
+def test_several_processes_are_sent_away(make, monkeypatch):
+    monkeypatch.setattr("llmft.train.search.processes", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(TrainingError, match="one process, and 2 were started; start it without accelerate launch"):
+        search(make(1, RATES))
+    assert not Path("runs").exists()
 
 
 def test_another_recipe_does_not_go_on_with_the_study(make):

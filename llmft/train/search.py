@@ -18,6 +18,7 @@ from llmft.run import write_text
 from llmft.settings import Range
 from llmft.train.judging import Judge
 from llmft.train.opening import digests, prepared_files
+from llmft.train.processes import processes
 from llmft.train.sft import sft
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ def search(recipe: Recipe, judge: Judge | None = None) -> Path:
     """
     import optuna
 
+    if (started := processes().num_processes) > 1:
+        raise TrainingError(
+            f"llmft search makes one training after the other in one process, and {started} were started; start it without "
+            "accelerate launch"
+        )
     _require_ranges(recipe)
     folder = study_folder(recipe)
     folder.mkdir(parents=True, exist_ok=True)

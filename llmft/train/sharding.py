@@ -41,6 +41,11 @@ def require_shardable(recipe: Recipe) -> None:
             f"or {alone}"
         )
 
+    if recipe.lora.dtype != "float32":
+        raise TrainingError(
+            f"lora.dtype = {recipe.lora.dtype} would have no effect: under FSDP2 accelerate keeps trained weights in float32; "
+            f"use lora.dtype=float32, or {alone}"
+        )
     if train.best_by != "validation_loss":
         raise TrainingError(
             f"train.best_by = {train.best_by} lets the model answer calls, and under FSDP2 no process holds all of it; use "
