@@ -264,7 +264,7 @@ def _one_thread_a_product() -> AbstractContextManager[Any]:
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
     except ImportError:
         return nullcontext()
-    limits: AbstractContextManager[Any] = threadpool_limits(1)
+    limits: AbstractContextManager[Any] = threadpool_limits(1, user_api="blas")  # not PyTorch's, which reads calls meanwhile
     return limits
 
 

@@ -131,6 +131,7 @@ class _Gathered:
         self.products: dict[str, list[Any]] = {}
         self.owners: dict[str, str] = {}  # tensor ─▶ the one under whose name its input is summed
         self.latest: tuple[str, Any] = ("", None)
+        self.squared: tuple[Any, Any] = (None, None)  # the latest input and its sum
 
     @contextmanager
     def watching(self, layer: Any, prefix: str, names: Mapping[str, Sequence[str]]) -> Iterator[None]:
@@ -150,8 +151,12 @@ class _Gathered:
 
     def add(self, tensors: Sequence[str], entering: Any) -> None:
         """One call's inputs (1, tokens, columns) of a linear part that becomes ``tensors``."""
+        import torch
+
         flat = entering.reshape(-1, entering.shape[-1])  # (tokens, columns)
-        squares = flat.double().square().sum(0)
+        if entering is not self.squared[0]:
+            self.squared = entering, flat.square().sum(0, dtype=torch.float64)
+        squares = self.squared[1]
         for name in tensors:
             self.squares[name] = self.squares[name] + squares if name in self.squares else squares
             if name in self.with_moments:
