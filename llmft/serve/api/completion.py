@@ -7,7 +7,7 @@ from asyncio import Task, create_task, to_thread, wait
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from secrets import token_hex
-from time import time
+from time import perf_counter, time
 from typing import Any, NamedTuple
 
 from llmft.errors import LlmftError
@@ -23,6 +23,7 @@ from llmft.serve.triage.chat import ruled, rules_line
 from llmft.serve.triage.screen import Screening, screen
 
 SPEAKERS = {"user": "patient", "assistant": "operator"}
+SEND_EVERY_S = 0.02  # of a stream: nobody reads faster, and to send a part costs as much as a small model's token
 ROLE = {"role": "assistant", "content": ""}  # of a stream's first part
 
 
@@ -85,6 +86,7 @@ class Completion:
         begun, text = self._desk.backend.facts.kind == "llama.cpp" and self._beginning.exception() is None, ""
         if begun:
             yield self._part(ROLE)
+        sent = 0.0
         async with aclosing(self._events()) as events:  # type: ignore[type-var]
             async for event in events:
                 if isinstance(event, Piece | Finished) and not begun:
@@ -92,10 +94,12 @@ class Completion:
                     yield self._part(ROLE)
                 if isinstance(event, Piece):
                     text += event.text
-                    if text and not event.more:
+                    if text and not event.more and perf_counter() - sent > SEND_EVERY_S:
                         yield self._part({"content": text})
-                        text = ""
+                        text, sent = "", perf_counter()
                 if isinstance(event, Finished):
+                    if text:
+                        yield self._part({"content": text})
                     yield await self._ended(event, read, "model")
 
     async def _held(self, read: _Read) -> AsyncIterator[str]:
