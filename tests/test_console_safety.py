@@ -200,6 +200,7 @@ def test_a_key_opens_the_console(browser, tmp_path) -> None:
             page.keyboard.press("Enter")
             expect(page.locator(".coming")).to_have_count(0)
             expect(page.locator("#turns .turn")).to_have_count(2)
+            expect(page.locator("#dialog")).to_be_hidden()
             page.route("**/turns", lambda route: route.abort())
             desk.say("Depuis lundi.", waits=False)
             page.get_by_role("button", name="Se déconnecter", exact=True).click()
