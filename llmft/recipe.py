@@ -33,6 +33,7 @@ ARCHITECTURES = {  # what can be trained and exported ─▶ the templates of it
 }
 
 BEYOND_GPT4ALL = ("Qwen3ForCausalLM", "Gemma3ForCausalLM")  # newer than its last release
+GEMMA2_LAYERS = (26, 42, 46)  # for others GPT4All does not know how to scale the queries, and aborts
 
 
 class Recipe(Section):
@@ -225,12 +226,18 @@ def _check_exportable(path: Path, recipe: Recipe) -> None:
         return
     config = Path(recipe.base).expanduser() / "config.json"
     try:
-        architectures = json.loads(config.read_text("utf-8")).get("architectures") or ["(none)"]
+        settings = json.loads(config.read_text("utf-8"))
+        architecture, layers = (settings.get("architectures") or ["(none)"])[0], settings.get("num_hidden_layers")
     except (OSError, ValueError, AttributeError):
         raise RecipeError(
             f"{path}: base = {recipe.base!r} holds no readable config.json; make the embedded one with: make base"
         ) from None
-    require_template(f"{path}: ", recipe, architectures[0])
+    require_template(f"{path}: ", recipe, architecture)
+    if recipe.export.profile == "gpt4all" and architecture == "Gemma2ForCausalLM" and layers not in GEMMA2_LAYERS:
+        raise RecipeError(
+            f"{path}: export.profile = 'gpt4all': GPT4All desktop 3.10 aborts on a Gemma 2 of {layers} layers (it runs 26, 42, 46); "
+            "set export.profile to llama.cpp or choose another base"
+        )
 
 
 def require_template(place: str, recipe: Recipe, architecture: str) -> None:

@@ -92,13 +92,22 @@ def test_training_marks_and_macros_are_known() -> None:
     assert template_faults(template, "", "</s>") == []
 
 
-def test_model_beyond_the_desktop_is_refused_when_the_recipe_is_loaded(tmp_path: Path) -> None:
-    base = tiny_export.save_zoo_base(tmp_path / "base", "qwen-3")
+BEYOND = [
+    ("qwen-3", "qwen", "cannot run a Qwen3ForCausalLM; set export.profile to llama.cpp"),
+    ("gemma-2", "gemma", "aborts on a Gemma 2 of 2 layers .* set export.profile to llama.cpp"),
+]
+
+
+@pytest.mark.parametrize(("family", "template", "words"), BEYOND, ids=[family for family, *_ in BEYOND])
+def test_model_beyond_the_desktop_is_refused_when_the_recipe_is_loaded(
+    family: str, template: str, words: str, tmp_path: Path
+) -> None:
+    base = tiny_export.save_zoo_base(tmp_path / "base", family)
     path = tmp_path / "recipe.yaml"
-    recipe: dict[str, Any] = {"name": "m", "base": str(base), "template": "qwen", "data": {"folder": "set"}}
+    recipe: dict[str, Any] = {"name": "m", "base": str(base), "template": template, "data": {"folder": "set"}}
     recipe["export"] = {"profile": "gpt4all"}
     path.write_text(json.dumps(recipe))
-    with pytest.raises(RecipeError, match="cannot run a Qwen3ForCausalLM; set export.profile to llama.cpp"):
+    with pytest.raises(RecipeError, match=words):
         load_recipe(path)
     recipe["export"]["profile"] = "llama.cpp"
     path.write_text(json.dumps(recipe))

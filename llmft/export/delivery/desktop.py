@@ -11,10 +11,10 @@ import re
 from llmft.errors import ExportError
 from llmft.export.sources import Sources
 from llmft.export.template import render
+from llmft.recipe import GEMMA2_LAYERS
 
 ARCHITECTURES = ("llama", "qwen2", "phi2", "phi3", "gemma2")  # of those that export writes
 SPLITTINGS = ("default", "llama-bpe", "dbrx", "qwen2", "tekken", "gpt-2", "smollm")
-GEMMA2_LAYERS = (26, 42, 46)  # for others it does not know how to scale the queries, and aborts
 # of its list models3.json: a file of such a name would become that model, and its settings with it
 OWN_FILES = {
     *("meta-llama-3-8b-instruct.q4_0.gguf", "meta-llama-3.1-8b-instruct-128k-q4_0.gguf", "llama-3.2-1b-instruct-q4_0.gguf"),
