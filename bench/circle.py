@@ -1,6 +1,6 @@
 """The whole circle on the demonstration model: a mistake, two operators' corrections, training, and the same call again.
 
-    .venv/bin/python bench/circle.py [--name demo-llama] [--mistakes 8] [--epochs 40]
+    .venv/bin/python bench/circle.py [--name demo-llama] [--mistakes 8] [--epochs 30]
 
 Takes the demo's run and GGUF (make demo), finds fresh calls that it gets wrong, lets two operators correct each of them at a
 desk, exports their judgements, learns from them with `llmft prefer`, exports the new model, takes it into service and asks
@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--name", default="demo-llama", help="of a finished run of the demo's recipe, exported as Q4_0")
     parser.add_argument("--mistakes", type=int, default=8)
     parser.add_argument("--calls", type=int, default=200, help="fresh calls to ask")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=30)
     arguments = parser.parse_args()
     began = time.monotonic()
     old, new = (ROOT / "export" / name / f"{name}-Q4_0.gguf" for name in (arguments.name, f"{arguments.name}-preferred"))
@@ -89,7 +89,7 @@ def main() -> int:
 def learn(name: str, judged: Path, epochs: int) -> None:
     """What was judged, into the run's adapter, and the new model's file."""
     settings = (f"name={name}", f"prefer.file={judged}", f"prefer.epochs={epochs}")
-    run("prefer", *settings, "prefer.learning_rate=5e-4", "prefer.batch_answers=2", "--force")
+    run("prefer", *settings, "prefer.learning_rate=1e-4", "prefer.beta=0.5", "prefer.batch_answers=2", "--force")
     run("export", f"name={name}-preferred", "--quant", "Q4_0", "--force")
 
 

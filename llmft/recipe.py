@@ -235,8 +235,8 @@ def _check_exportable(path: Path, recipe: Recipe) -> None:
     require_template(f"{path}: ", recipe, architecture)
     if recipe.export.profile == "gpt4all" and architecture == "Gemma2ForCausalLM" and layers not in GEMMA2_LAYERS:
         raise RecipeError(
-            f"{path}: export.profile = 'gpt4all': GPT4All desktop 3.10 aborts on a Gemma 2 of {layers} layers (it runs 26, 42, 46); "
-            "set export.profile to llama.cpp or choose another base"
+            f"{path}: export.profile = 'gpt4all': GPT4All desktop 3.10 aborts on a Gemma 2 of {layers} layers "
+            "(it runs 26, 42 and 46); set export.profile to llama.cpp or choose another base"
         )
 
 
