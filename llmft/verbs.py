@@ -27,6 +27,15 @@ VERIFY_CHATS = 8  # test dialogues that the runtimes are compared on
 PERPLEXITY_CALLS = 16  # validation dialogues whose operator's words each file must foresee as the model does
 
 
+def require_desktop_tokenizer(recipe: Recipe) -> None:
+    """Refuse to train for GPT4All what its desktop would read otherwise; of a base on this machine."""
+    from llmft.export.delivery.desktop import require_known_splitting
+    from llmft.export.vocabulary.tokenizer import read_splitting
+
+    if recipe.export.profile == "gpt4all" and recipe.base_is_folder:
+        require_known_splitting(read_splitting(base_folder(recipe)).pre)
+
+
 def export_command(arguments: argparse.Namespace) -> None:
     """``llmft export``: a recipe's run, or any base with any PEFT adapter."""
     from llmft.export.stage import Wishes, export_run

@@ -16,6 +16,7 @@ from llmft.export import gpt4all
 from llmft.export.delivery.desktop import require_desktop, template_faults
 from llmft.export.delivery.desktop_settings import model_path, read_group, settings_path, with_keys, without_keys
 from llmft.export.sources import Sources, read_sources
+from llmft.export.vocabulary.pretokenizer import GPT4O_SPLIT
 from llmft.export.writer import export
 from llmft.prompt import TEMPLATES
 from llmft.recipe import load_recipe
@@ -112,6 +113,18 @@ def test_model_beyond_the_desktop_is_refused_when_the_recipe_is_loaded(
     recipe["export"]["profile"] = "llama.cpp"
     path.write_text(json.dumps(recipe))
     assert load_recipe(path).export.profile == "llama.cpp"
+
+
+def test_tokenizer_beyond_the_desktop_is_refused_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = tiny_export.save_zoo_base(tmp_path / "base", "llama-3.1")
+    tokenizer = json.loads((base / "tokenizer.json").read_text("utf-8"))
+    tokenizer["model"]["ignore_merges"] = False
+    tokenizer["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {"Regex": GPT4O_SPLIT}
+    (base / "tokenizer.json").write_text(json.dumps(tokenizer), "utf-8")
+    recipe = {"name": "m", "base": str(base), "template": "llama3", "data": {"folder": "none"}, "export": {"profile": "gpt4all"}}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    assert main(["sft", str(tmp_path / "recipe.yaml")]) == 1
+    assert "does not know the pre-tokenizer 'gpt-4o'; export it for llama.cpp" in capsys.readouterr().err
 
 
 def test_profiles_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,9 +114,10 @@ def add_sft(verbs: Verbs) -> None:
         from llmft.recipe import load_recipe
         from llmft.train.processes import main_process
         from llmft.train.sft import sft
-        from llmft.verbs import triage_judge
+        from llmft.verbs import require_desktop_tokenizer, triage_judge
 
         recipe = load_recipe(arguments.recipe, arguments.overrides)
+        require_desktop_tokenizer(recipe)
         adapter_dir = sft(recipe, resume=arguments.resume, force=arguments.force, judge=triage_judge(recipe))
         if main_process():
             print(f"adapter: {adapter_dir}\ncurve:   {adapter_dir.parent / 'plots' / 'loss.png'}")

@@ -14,6 +14,7 @@ from llmft.export.template import render
 from llmft.recipe import GEMMA2_LAYERS
 
 ARCHITECTURES = ("llama", "qwen2", "phi2", "phi3", "gemma2")  # of those that export writes
+INSTEAD = "export it for llama.cpp: --profile llama.cpp, or export.profile: llama.cpp"
 SPLITTINGS = ("default", "llama-bpe", "dbrx", "qwen2", "tekken", "gpt-2", "smollm")
 # of its list models3.json: a file of such a name would become that model, and its settings with it
 OWN_FILES = {
@@ -53,12 +54,10 @@ GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")  # training marks, 
 
 def require_desktop(sources: Sources, *, has_parts: bool = False) -> None:
     """Raise ExportError, with what to do, for a model that the desktop cannot run or would run wrongly."""
-    model, vocabulary = sources.model, sources.vocabulary
-    other = "export it for llama.cpp: --profile llama.cpp, or export.profile: llama.cpp"
+    model, vocabulary, other = sources.model, sources.vocabulary, INSTEAD
     if model.architecture not in ARCHITECTURES:
         raise ExportError(f"GPT4All desktop 3.10 cannot run {model.architecture} (it runs {', '.join(ARCHITECTURES)}); {other}")
-    if vocabulary.splitting.pre not in SPLITTINGS:
-        raise ExportError(f"GPT4All desktop 3.10 does not know the pre-tokenizer {vocabulary.splitting.pre!r}; {other}")
+    require_known_splitting(vocabulary.splitting.pre)
     if model.architecture == "gemma2" and model.layers not in GEMMA2_LAYERS:
         raise ExportError(f"GPT4All desktop 3.10 aborts on a Gemma 2 of {model.layers} layers (it runs 26, 42 and 46); {other}")
     if has_parts:
@@ -70,6 +69,12 @@ def require_desktop(sources: Sources, *, has_parts: bool = False) -> None:
     faults = template_faults(vocabulary.chat_template, vocabulary.bos_token, vocabulary.eos_token)
     if faults:
         raise ExportError(f"GPT4All desktop 3.10 cannot use the chat template: {faults[0]}; write it without, or {other}")
+
+
+def require_known_splitting(pre: str) -> None:
+    """Raise ExportError for a pre-tokenizer, in llama.cpp's words, that the desktop would not follow."""
+    if pre not in SPLITTINGS:
+        raise ExportError(f"GPT4All desktop 3.10 does not know the pre-tokenizer {pre!r}; {INSTEAD}")
 
 
 def template_faults(template: str, bos_token: str, eos_token: str) -> list[str]:

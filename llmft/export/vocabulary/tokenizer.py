@@ -52,6 +52,16 @@ def tokenizer_folder(base_dir: Path, adapter_dirs: Sequence[Path]) -> Path:
     return next((folder for folder in adapter_dirs if (folder / FILES[0]).is_file()), base_dir)
 
 
+def read_splitting(folder: Path) -> Splitting:
+    """How the tokenizer of ``folder`` parts a text, in llama.cpp's words."""
+    path = folder / FILES[0]
+    tokenizer = read_json(path, "export reads the tokenizer from it; save it with save_pretrained")
+    try:
+        return recognise(path, tokenizer)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise _damaged(path) from error
+
+
 def read_vocabulary(folder: Path, size: int, has_bos: bool) -> Vocabulary:
     """Read the tokenizer of ``folder`` for a model whose embedding has ``size`` rows.
 
@@ -65,7 +75,7 @@ def read_vocabulary(folder: Path, size: int, has_bos: bool) -> Vocabulary:
         tokens, types = _tokens(path, tokenizer, size)
         merges = [_pair(pair) for pair in tokenizer["model"].get("merges", [])]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: a part of a tokenizer is missing or malformed; copy it again") from error
+        raise _damaged(path) from error
     ids = {text: number for number, text in enumerate(tokens)}
     bos_id, eos_id, pad_id = (_special(folder, settings, key, ids) for key in ("bos_token", "eos_token", "pad_token"))
     if eos_id is None:
@@ -89,6 +99,10 @@ def read_vocabulary(folder: Path, size: int, has_bos: bool) -> Vocabulary:
         adds_bos=adds_bos,
         chat_template=template,
     )
+
+
+def _damaged(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path} is damaged: a part of a tokenizer is missing or malformed; copy it again")
 
 
 def _pair(merge: Any) -> tuple[str, str]:
