@@ -281,8 +281,12 @@ class Ready(io.StringIO):
 def test_it_says_when_it_is_ready_and_stops_on_a_signal(tmp_path, monkeypatch) -> None:
     output = Ready()
     monkeypatch.setattr("sys.stdout", output)
-    with pytest.raises(KeyboardInterrupt):
-        serve(settings(tmp_path))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            serve(settings(tmp_path))
+    finally:
+        signal.signal(signal.SIGINT, before)
     said = re.match(r"llmft serves llama3 at http://127\.0\.0\.1:0/ \(ready after (\d+\.\d) s\)\nNo keys: ", output.getvalue())
     assert said and float(said[1]) > 0
 
