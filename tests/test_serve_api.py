@@ -288,7 +288,7 @@ def test_it_says_when_it_is_ready_and_stops_on_a_signal(tmp_path, monkeypatch) -
     finally:
         signal.signal(signal.SIGINT, before)
     said = re.match(r"llmft serves llama3 at http://127\.0\.0\.1:0/ \(ready after (\d+\.\d) s\)\nNo keys: ", output.getvalue())
-    assert said and float(said[1]) > 0
+    assert said and float(said[1]) < 60
 
 
 def test_a_port_that_is_taken_is_named_and_nothing_is_said_to_be_ready(tmp_path, capsys) -> None:
