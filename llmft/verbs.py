@@ -99,7 +99,10 @@ def _part_bytes(arguments: argparse.Namespace) -> int | None:
 
 
 def triage_judge(recipe: Recipe) -> Judge:
-    """What measures answers in the middle of a training, by the definitions of ``llmft evaluate``."""
+    """What measures answers in the middle of a training, by the definitions of ``llmft evaluate``.
+
+    Without probabilities: for ``triage_success`` every answer counts as sure of itself, so it is lower than there.
+    """
 
     def judge(engine: Engine, calls: Sequence[Dialogue]) -> dict[str, float | None]:
         from llmft.evaluate.figures.figure import value_of
