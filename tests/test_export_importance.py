@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import tiny_export
+from gguf import GGMLQuantizationType as Type
 from gguf import GGUFReader
 from test_export_quantize import differing, quantize_with_llama_cpp
 from tiny import tiny_prepared
@@ -194,17 +195,18 @@ def test_weighted_adapters_are_read_as_their_sum(llama: tuple[Path, Path], tmp_p
 
 @pytest.mark.parametrize("weighed_by", ["adapter", "embedding"])
 def test_only_what_was_written_has_been_read(llama: tuple[Path, Path], weighed_by: str) -> None:
-    """The writer asks for tensors in order; each answer costs one layer, and outer products of one layer are held."""
+    """The writer asks for tensors in order; each answer costs one layer, and the rounded weights of one layer are held."""
     sources = read_sources(llama[0], [llama[1]])
     layers = [[t.name for t in sources.model.tensors if t.name.startswith(f"blk.{n}.") and len(t.shape) == 2] for n in (0, 1)]
-    calls = Calls(sources, ROWS, {*layers[0], *layers[1], "token_embd.weight"} if weighed_by == "embedding" else set(layers[1]))
+    rounded = [*layers[0], *layers[1], "token_embd.weight"] if weighed_by == "embedding" else layers[1]
+    calls = Calls(sources, ROWS, dict.fromkeys(rounded, Type.Q4_0))
     assert calls.of("token_embd.weight").importance is None and calls.statistics == {}
     assert bool(calls.of("token_embd.weight").moments) == (weighed_by == "embedding")
     assert calls.of("blk.0.attn_q.weight").importance is not None and set(calls.statistics) == set(layers[0])
     calls.of("blk.1.ffn_up.weight")
-    assert set(calls.moments) == set(layers[1]) and "output.weight" not in calls.statistics
+    assert set(calls.latest) == set(layers[1]) and "output.weight" not in calls.statistics
     assert calls.of("output_norm.weight").importance is None and "output.weight" not in calls.statistics
-    assert set(calls.finish()) == {*layers[0], *layers[1], "output.weight"} and calls.moments == {}
+    assert set(calls.finish()) == {*layers[0], *layers[1], "output.weight"} and calls.latest == {}
 
 
 def test_dialogues_are_taken_evenly(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from llmft.export.calibration.embedding import EMBEDDING
 from llmft.export.delivery import card
 from llmft.export.delivery.desktop import require_desktop
 from llmft.export.delivery.facts import evaluated_files
+from llmft.export.file.feedback import LOWEST
 from llmft.export.file.imatrix import read_imatrix, require_fit, write_imatrix
 from llmft.export.file.known import Given, Known
 from llmft.export.file.quants import FLOATS, Quant, Rule, parse_quant, parse_rules, tensor_types
@@ -106,7 +107,7 @@ def _known(recipe: Recipe, sources: Sources, kinds: Sequence[Quant], wishes: Wis
     if not training:
         return Given()
     with_feedback = recipe.export.rounding == "feedback"
-    return Calls(sources, training, rounded_with_feedback(sources, kinds, rules) if with_feedback else ())
+    return Calls(sources, training, rounded_with_feedback(sources, kinds, rules) if with_feedback else {})
 
 
 def given_matrix(path: Path, sources: Sources) -> Given:
@@ -116,11 +117,12 @@ def given_matrix(path: Path, sources: Sources) -> Given:
     return Given(means)
 
 
-def rounded_with_feedback(sources: Sources, kinds: Sequence[Quant], rules: Sequence[Rule]) -> set[str]:
-    """Weights of the layers, and the embedding, that become Q4_0 in one of the files; a tied head is finer."""
-    types = [tensor_types(sources.model, kind, rules, True) for kind in kinds if kind.bulk not in FLOATS]
-    read = {tensor.name for tensor in sources.model.tensors if tensor.name.startswith("blk.")} | {EMBEDDING}
-    return {name for name in read if any(found[name] == Type.Q4_0 for found in types)}
+def rounded_with_feedback(sources: Sources, kinds: Sequence[Quant], rules: Sequence[Rule]) -> dict[str, Type]:
+    """What becomes Q4_0 or Q5_0 in a Q4_0 file: weights of the layers, and the embedding; a tied head is finer."""
+    if not any(kind.bulk == Type.Q4_0 for kind in kinds):
+        return {}
+    types = tensor_types(sources.model, parse_quant("Q4_0"), rules, True)
+    return {name: kind for name, kind in types.items() if name.startswith(("blk.", EMBEDDING)) and kind in LOWEST}
 
 
 def uses_importance(quant: Quant) -> bool:

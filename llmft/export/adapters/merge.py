@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,13 +53,16 @@ def merged_rows(tensor: Tensor, adapters: Sequence[Adapter], base: MergeBase) ->
     change = _combined(changes, tensor.stored, read)
     if len(tensor.shape) == 1:
         length = tensor.shape[0]
-        return lambda start, stop: _in_head_order(change(read(0, length), 0, length), tensor).reshape(1, -1)
-    return lambda start, stop: _in_head_order(change(read(start, stop), start, stop), tensor)
+        return lambda start, stop: _as_in_file(change(read(0, length), 0, length), tensor).reshape(1, -1)
+    return lambda start, stop: _as_in_file(change(read(start, stop), start, stop), tensor)
 
 
-def _in_head_order(rows: Floats, tensor: Tensor) -> Floats:
-    if tensor.plus:
-        rows = rows + np.float32(tensor.plus)
+def _as_in_file(rows: Floats, tensor: Tensor) -> Floats:
+    return in_head_order(rows + np.float32(tensor.plus) if tensor.plus else rows, tensor)
+
+
+def in_head_order(rows: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
+    """Whole heads of ``rows`` (rows, columns), or of their bytes, in the order of the file."""
     if tensor.head_order is None:
         return rows
     heads = rows.reshape(-1, len(tensor.head_order), rows.shape[-1])

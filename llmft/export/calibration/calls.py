@@ -1,27 +1,34 @@
 """Statistics of what enters each layer while the model with its adapter reads calls, found as the writer asks for them.
 
-Forward hooks sum squares, the statistic of llama.cpp's imatrix tool, and outer products for tensors that are rounded with
-feedback. Those are large, so only the latest layer's are held.
+Forward hooks sum squares, the statistic of llama.cpp's imatrix tool. Tensors that are rounded with feedback are rounded here,
+for the layers behind them are to make good what that costs; only the latest layer's are held.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
+from gguf import GGMLQuantizationType as Type
 
 from llmft.export.base.checkpoint import Floats
+from llmft.export.base.layout import Tensor
 from llmft.export.calibration.embedding import EMBEDDING, embedding_moments
 from llmft.export.calibration.reader import Enough, Reader, reader
-from llmft.export.file.feedback import groups_of
+from llmft.export.calibration.rounding import SideBySide, round_layer, rounded_rows
+from llmft.export.file.feedback import spreads_of
 from llmft.export.file.imatrix import Statistic
-from llmft.export.file.known import Given, Inputs, Moments
+from llmft.export.file.kernels import Bytes
+from llmft.export.file.known import Given, Inputs
 from llmft.export.sources import Sources
 from llmft.prompt import Encoded
+
+HEAD = "lm_head"  # as transformers calls it
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class Found:
     """What the calls said about the tensors of one layer, by their names in the file."""
 
     statistics: dict[str, Statistic]
-    moments: dict[str, Moments]
+    rounded: dict[str, Bytes]
 
 
 @dataclass
@@ -38,10 +45,10 @@ class Calls:
 
     sources: Sources
     rows: Sequence[Encoded]
-    rounded: Collection[str] = ()  # tensors that need outer products
+    rounded: Mapping[str, Type] = field(default_factory=dict)  # tensors that are rounded with feedback, and to what
     given: Given | None = None  # importance from elsewhere, instead of the calls' own
     statistics: dict[str, Statistic] = field(default_factory=dict)  # of all layers so far
-    moments: dict[str, Moments] = field(default_factory=dict)  # of the latest
+    latest: dict[str, Bytes] = field(default_factory=dict)  # what was rounded of the latest
     coming: Iterator[Found] | None = None
 
     @property
@@ -62,7 +69,7 @@ class Calls:
                 self._read_on()
         if tensor == EMBEDDING and tensor in self.rounded:
             return Inputs(self._importance(tensor), embedding_moments(self.sources))
-        return Inputs(self._importance(tensor), self.moments.get(tensor, ()))
+        return Inputs(self._importance(tensor), rounded=self.latest.get(tensor))
 
     def finish(self) -> dict[str, Statistic]:
         """Reads the rest; the statistics of every tensor, for a file of their own."""
@@ -73,15 +80,15 @@ class Calls:
     @property
     def read_tensors(self) -> set[str]:
         """Tensors that calls tell something about."""
-        return {name for names in _tensor_names(self.sources).values() for name in names}
+        return {tensor.name for tensors in _tensors_of(self.sources).values() for tensor in tensors}
 
     def _read_on(self) -> None:
         if self.coming is None:
             self.coming = read_layers(self.sources, self.rows, self.rounded)
-        self.moments = {}  # before the next are gathered, not after
+        self.latest = {}  # before the next is made, not after
         found = next(self.coming)
         self.statistics |= found.statistics
-        self.moments = found.moments
+        self.latest = found.rounded
 
     def _importance(self, tensor: str) -> Floats | None:
         if self.given is not None:
@@ -90,29 +97,40 @@ class Calls:
         return None if statistic is None else statistic.mean
 
 
-def read_layers(sources: Sources, rows: Sequence[Encoded], with_moments: Collection[str] = ()) -> Iterator[Found]:
-    """What ``rows`` say of each layer in turn, then of the head; outer products for the tensors ``with_moments``.
+def read_layers(sources: Sources, rows: Sequence[Encoded], rounded: Mapping[str, Type]) -> Iterator[Found]:
+    """What ``rows`` say of each layer in turn, then of the head; tensors named in ``rounded`` are rounded.
 
     Raises CheckpointError for a base that transformers cannot build.
     """
-    names, tokens = _tensor_names(sources), sum(len(row.input_ids) for row in rows)
-    with reader(sources, rows) as calls:
+    tensors, tokens = _tensors_of(sources), sum(len(row.input_ids) for row in rows)
+    wanted = {module: tensor for module, (tensor, *_) in tensors.items() if tensor.name in rounded and module != HEAD}
+    with ExitStack() as stack:
+        calls = stack.enter_context(reader(sources, rows))
+        beside = stack.enter_context(reader(sources, rows, _embedded(sources, rounded))) if wanted else None
         for number in range(len(calls.layers)):
-            gathered = _Gathered(with_moments)
-            with calls.layer(number) as layer, gathered.watching(layer, f"{calls.layers_name}.{number}.", names):
-                for _ in calls.read():
-                    pass
-            yield gathered.found(tokens)
-        yield _read_head(calls, names["lm_head"], tokens)
+            gathered = _Gathered()
+            with calls.layer(number) as layer:
+                made = {} if beside is None else round_layer(SideBySide(calls, beside, wanted, rounded), number)
+                with gathered.watching(layer, f"{calls.layers_name}.{number}.", tensors):
+                    for _ in calls.read():
+                        pass
+            yield Found(gathered.found(tokens), made)
+        yield Found(_read_head(calls, tensors[HEAD], tokens), {})
 
 
-def _read_head(calls: Reader, names: Sequence[str], tokens: int) -> Found:
+def _embedded(sources: Sources, rounded: Mapping[str, Type]) -> Callable[[Floats], Floats]:
+    """What the embedding's rows become in the file."""
+    spreads = spreads_of(embedding_moments(sources)) if EMBEDDING in rounded else ()
+    return partial(rounded_rows, spreads=spreads, kind=rounded[EMBEDDING]) if spreads else lambda rows: rows
+
+
+def _read_head(calls: Reader, tensors: Sequence[Tensor], tokens: int) -> dict[str, Statistic]:
     """What enters the head, which itself need not compute."""
-    gathered, head = _Gathered(()), calls.model.get_output_embeddings()
+    gathered, head = _Gathered(), calls.model.get_output_embeddings()
     calls.number = len(calls.layers)
 
     def watch(_: Any, inputs: tuple[Any, ...]) -> None:
-        gathered.add(names, inputs[0])
+        gathered.add(tensors, inputs[0])
         raise Enough
 
     hook = head.register_forward_pre_hook(watch)
@@ -123,78 +141,51 @@ def _read_head(calls: Reader, names: Sequence[str], tokens: int) -> Found:
 
 
 class _Gathered:
-    """Sums over the calls. Outer products are summed once for layers that read the same input, such as queries and keys."""
+    """Sums over the calls; of an input that several parts read, such as queries and keys, once."""
 
-    def __init__(self, with_moments: Collection[str]) -> None:
-        self.with_moments = with_moments
+    def __init__(self) -> None:
         self.squares: dict[str, Any] = {}
-        self.products: dict[str, list[Any]] = {}
-        self.owners: dict[str, str] = {}  # tensor ─▶ the one under whose name its input is summed
-        self.latest: tuple[str, Any] = ("", None)
         self.squared: tuple[Any, Any] = (None, None)  # the latest input and its sum
 
     @contextmanager
-    def watching(self, layer: Any, prefix: str, names: Mapping[str, Sequence[str]]) -> Iterator[None]:
+    def watching(self, layer: Any, prefix: str, tensors: Mapping[str, Sequence[Tensor]]) -> Iterator[None]:
         """While calls go through ``layer``, sum what enters its linear parts."""
         import torch
 
-        def watch(tensors: Sequence[str]) -> Callable[[Any, tuple[Any, ...]], None]:
-            return lambda _, inputs: self.add(tensors, inputs[0])
+        def watch(read: Sequence[Tensor]) -> Callable[[Any, tuple[Any, ...]], None]:
+            return lambda _, inputs: self.add(read, inputs[0])
 
         linear = {prefix + title: part for title, part in layer.named_modules() if isinstance(part, torch.nn.Linear)}
-        hooks = [part.register_forward_pre_hook(watch(names[title])) for title, part in linear.items() if title in names]
+        hooks = [part.register_forward_pre_hook(watch(tensors[title])) for title, part in linear.items() if title in tensors]
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
 
-    def add(self, tensors: Sequence[str], entering: Any) -> None:
+    def add(self, tensors: Sequence[Tensor], entering: Any) -> None:
         """One call's inputs (1, tokens, columns) of a linear part that becomes ``tensors``."""
         import torch
 
-        flat = entering.reshape(-1, entering.shape[-1])  # (tokens, columns)
         if entering is not self.squared[0]:
+            flat = entering.reshape(-1, entering.shape[-1])  # (tokens, columns)
             self.squared = entering, flat.square().sum(0, dtype=torch.float64)
         squares = self.squared[1]
-        for name in tensors:
-            self.squares[name] = self.squares[name] + squares if name in self.squares else squares
-            if name in self.with_moments:
-                self._add_products(name, entering, flat.float())
+        for tensor in tensors:
+            self.squares[tensor.name] = self.squares[tensor.name] + squares if tensor.name in self.squares else squares
 
-    def _add_products(self, name: str, entering: Any, flat: Any) -> None:
-        if name not in self.owners:
-            self.owners[name] = self.latest[0] if entering is self.latest[1] else name
-        if self.owners[name] != name:
-            return
-        parts = [flat[:, group.start : group.stop] for group in groups_of(flat.shape[1])]
-        totals = self.products.setdefault(name, [part.new_zeros(part.shape[1], part.shape[1]) for part in parts])
-        for total, part in zip(totals, parts, strict=True):
-            total.addmm_(part.T, part)
-        self.latest = (name, entering)
-
-    def found(self, tokens: int) -> Found:
-        """Sums as the matrix file keeps them, and means."""
-        statistics = {name: Statistic(total.cpu().numpy().astype(np.float32), tokens) for name, total in self.squares.items()}
-        means = {name: tuple(_divided(total, tokens) for total in totals) for name, totals in self.products.items()}
-        return Found(statistics, {name: means[owner] for name, owner in self.owners.items()})
+    def found(self, tokens: int) -> dict[str, Statistic]:
+        """Sums as the matrix file keeps them."""
+        return {name: Statistic(total.cpu().numpy().astype(np.float32), tokens) for name, total in self.squares.items()}
 
 
-def _divided(total: Any, tokens: int) -> Floats:
-    """In place, for it is large."""
-    mean: Floats = total.cpu().numpy()
-    mean /= np.float32(tokens)
-    return mean
-
-
-def _tensor_names(sources: Sources) -> dict[str, list[str]]:
+def _tensors_of(sources: Sources) -> dict[str, list[Tensor]]:
     """Module of the base ─▶ the tensors that are multiplied by its input; a tied head is the embedding's tensor."""
-    names: dict[str, list[str]] = {}
+    read: dict[str, list[Tensor]] = {}
     for tensor in sources.model.tensors:
         is_matrix = len(tensor.shape) == 2 and tensor.name.startswith("blk.")
         if is_matrix or tensor.name == "output.weight":
-            module = "lm_head" if tensor.name == "output.weight" else tensor.weight.removesuffix(".weight")
-            names.setdefault(module, []).append(tensor.name)
+            read.setdefault(HEAD if tensor.name == "output.weight" else tensor.weight.removesuffix(".weight"), []).append(tensor)
     if not sources.model.has_output:
-        names["lm_head"] = [EMBEDDING]
-    return names
+        read[HEAD] = [tensor for tensor in sources.model.tensors if tensor.name == EMBEDDING]
+    return read

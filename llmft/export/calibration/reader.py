@@ -7,7 +7,7 @@ whatever the depth of the model, and the base is read once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -45,14 +45,19 @@ class Reader:
     number: int = 0  # of the layer whose turn it is; one past the last for the head
     call: int = 0
     gives_tuples: bool = False
+    keeps: bool = True  # whether what leaves the layer is kept for the next one
 
     @property
     def device(self) -> Any:
         """Where it computes: the CPU or the first GPU."""
         return self.model.get_input_embeddings().weight.device
 
-    def read(self) -> Iterator[Any]:
-        """Each call up to the layer whose turn it is and no farther, or its logits when that is past the last."""
+    def read(self, *, keeps: bool = True) -> Iterator[Any]:
+        """Each call up to the layer whose turn it is and no farther, or its logits when that is past the last.
+
+        With ``keeps`` off the layer can be read again.
+        """
+        self.keeps = keeps
         for call, ids in enumerate(self.ids):
             self.call = call
             yield self._logits(ids)
@@ -67,11 +72,14 @@ class Reader:
                 return None
 
     @contextmanager
-    def layer(self, number: int) -> Iterator[Any]:
-        """Layer ``number`` with its weights, ready for ``read``."""
+    def layer(self, number: int, weights: Mapping[str, Any] | None = None) -> Iterator[Any]:
+        """Layer ``number`` with its weights, or with those given, ready for ``read``."""
         layer, self.number = self.layers[number], number
         empty = dict(layer.named_parameters())
-        self.fill(layer, f"{self.layers_name}.{number}.")
+        if weights is None:
+            self.fill(layer, f"{self.layers_name}.{number}.")
+        else:
+            layer.load_state_dict(weights, strict=False, assign=True)
         try:
             yield layer
         finally:
@@ -115,7 +123,8 @@ class Reader:
             return (left,) if self.gives_tuples else left
         made = compute(entering if number == 0 else self._kept(entering), *others, **settings)
         self.gives_tuples = isinstance(made, tuple)
-        self._keep(made[0] if self.gives_tuples else made)
+        if self.keeps:
+            self._keep(made[0] if self.gives_tuples else made)
         raise Enough
 
     def _kept(self, like: Any) -> Any:
@@ -131,9 +140,16 @@ class Reader:
         self.states.write(left.float().cpu().numpy().tobytes())
 
 
+def _as_they_are(rows: Floats) -> Floats:
+    return rows
+
+
 @contextmanager
-def reader(sources: Sources, calls: Sequence[Encoded]) -> Iterator[Reader]:
-    """A reader of ``calls`` before the first layer. Raises CheckpointError for a base that transformers cannot build."""
+def reader(sources: Sources, calls: Sequence[Encoded], change: Callable[[Floats], Floats] = _as_they_are) -> Iterator[Reader]:
+    """A reader of ``calls`` before the first layer; ``change`` is made to rows of the embedding.
+
+    Raises CheckpointError for a base that transformers cannot build.
+    """
     import torch
 
     model = _without_weights(sources)
@@ -143,7 +159,7 @@ def reader(sources: Sources, calls: Sequence[Encoded]) -> Iterator[Reader]:
     ids = [[places[token] for token in call.input_ids] for call in calls]
     with SpooledTemporaryFile(max_size=STATES_BYTES) as states:
         found = Reader(sources, model, layers, name, ids, states)
-        _take_embedding(found, known)
+        _take_embedding(found, known, change)
         head = model.get_output_embeddings()
         outside = {name for name, _ in model.named_parameters() if not name.startswith(found.layers_name + ".")}
         embedded = {name for name, module in model.named_modules() if module in (model.get_input_embeddings(), head)}
@@ -173,13 +189,13 @@ def _without_weights(sources: Sources) -> Any:
     return model
 
 
-def _take_embedding(found: Reader, known: Sequence[int]) -> None:
+def _take_embedding(found: Reader, known: Sequence[int], change: Callable[[Floats], Floats]) -> None:
     """An embedding of the tokens alone that the calls hold."""
     import torch
 
     tensor = next(tensor for tensor in found.sources.model.tensors if tensor.name == EMBEDDING)
     rows_of = merged_rows(tensor, found.sources.adapters, found.sources.merge_base)
-    rows = np.concatenate([rows_of(token, token + 1) for token in known])
+    rows = change(np.concatenate([rows_of(token, token + 1) for token in known]))
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     embedding = found.model.get_input_embeddings()
     embedding.padding_idx = None  # of the whole vocabulary; it means nothing here

@@ -1,8 +1,12 @@
-"""Rounding to Q4_0 that makes good in later columns what it lost in earlier ones, for the inputs that calls really bring.
+"""Rounding that makes good in later columns what it lost in earlier ones, for the inputs that calls really bring.
 
 The method is GPTQ (Frantar et al. 2022, arXiv:2210.17323) on blocks of 32: with H the mean outer product of a layer's
 inputs and U the upper Cholesky factor of its inverse, an error e in column j is spread over the columns to come as
-e · U[j, j+1:] / U[j, j]. Scales are searched for per block, where ggml searches too; the bytes are plain Q4_0.
+e · U[j, j+1:] / U[j, j]. Scales are searched for per block, where ggml searches too; the bytes are plain Q4_0 or Q5_0.
+
+Layers before have been rounded, too, so a layer reads x̃ and not x. Its rows W are first moved to the W + W D H⁻¹ whose
+output for x̃ is nearest to that of W for x, with H the mean of x̃ x̃ᵀ and D that of (x - x̃) x̃ᵀ (QEP, Arai and Ichikawa
+2025, arXiv:2504.09629; GPTAQ, Li et al. 2025, arXiv:2504.02692).
 """
 
 from __future__ import annotations
@@ -12,14 +16,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from gguf import GGMLQuantizationType as Type
 from numpy.typing import NDArray
 
 from llmft.export.base.checkpoint import Floats
+from llmft.export.file.kernels import Bytes, row_bytes
 from llmft.export.file.known import Moments
 
 WIDEST = 2048  # columns whose errors are spread over each other: what is known of them grows with the square
-BLOCK = 32  # columns that share a scale in Q4_0
-LOWEST, HIGHEST = -8, 7  # of the whole numbers that a scale is multiplied by
+BLOCK = 32  # columns that share a scale
+LOWEST = {Type.Q4_0: -8, Type.Q5_0: -16}  # of the whole numbers that a scale is multiplied by; the highest is one less, above 0
 DAMPING = 0.01  # of the mean diagonal, added to it: inputs that hardly occur must not decide
 STRETCHES = np.linspace(0.72, 1.2, 25, dtype=np.float32)  # tried of the scale that puts a block's largest number at the end
 
@@ -38,10 +44,11 @@ class Spread:
 
     columns: NDArray[np.int64]  # (columns,), a permutation of whole blocks
     factor: Floats  # (columns, columns), upper triangular
+    shift: Floats | None = None  # (columns, columns): rows move by rows @ shift before they are rounded
 
 
-def spread_of(moments: Floats) -> Spread | None:
-    """From mean outer products (columns, columns); None where they say nothing, as of a layer that read no token."""
+def spread_of(moments: Floats, drift: Floats | None = None) -> Spread | None:
+    """From H and D, each (columns, columns); None where they say nothing, as of a layer that read no token."""
     diagonal = np.diag(moments).astype(np.float64)
     if not np.isfinite(moments).all() or diagonal.mean() <= 0:
         return None
@@ -54,61 +61,72 @@ def spread_of(moments: Floats) -> Spread | None:
         factor = np.linalg.inv(np.linalg.cholesky(damped[::-1, ::-1]))[::-1, ::-1]
     except np.linalg.LinAlgError:  # no outer products of anything
         return None
-    return Spread(columns, np.ascontiguousarray(factor, np.float32))
+    shift = None if drift is None else (drift[np.ix_(columns, columns)] @ factor.T @ factor).astype(np.float32)
+    return Spread(columns, np.ascontiguousarray(factor, np.float32), shift)
 
 
-def spreads_of(moments: Moments) -> tuple[Spread, ...]:
+def spreads_of(moments: Moments, drifts: Moments = ()) -> tuple[Spread, ...]:
     """One spread for each group of columns; none where one of them says nothing."""
-    spreads = tuple(spread for group in moments if (spread := spread_of(group)) is not None)
+    pairs = zip(moments, drifts or [None] * len(moments), strict=True)
+    spreads = tuple(spread for group, drift in pairs if (spread := spread_of(group, drift)) is not None)
     return spreads if len(spreads) == len(moments) else ()
 
 
-def round_groups(rows: Floats, spreads: Sequence[Spread]) -> NDArray[np.uint8]:
-    """``rows`` (rows, columns) as Q4_0 bytes (rows, bytes of a row), each group of columns for itself."""
+def round_groups(rows: Floats, spreads: Sequence[Spread], kind: Type) -> Bytes:
+    """``rows`` (rows, columns) as bytes (rows, bytes of a row) of a kind in LOWEST, each group of columns for itself."""
     edges = np.cumsum([len(spread.columns) for spread in spreads])[:-1]
     groups = zip(np.split(rows, edges, axis=1), spreads, strict=True)
-    return np.concatenate([round_q4_0(group, spread) for group, spread in groups], axis=1)
+    return np.concatenate([round_rows(group, spread, kind) for group, spread in groups], axis=1)
 
 
-def round_q4_0(rows: Floats, spread: Spread) -> NDArray[np.uint8]:
-    """``rows`` (rows, columns) as Q4_0 bytes (rows, bytes of a row)."""
+def round_rows(rows: Floats, spread: Spread, kind: Type) -> Bytes:
+    """``rows`` (rows, columns) as bytes (rows, bytes of a row) of a kind in LOWEST."""
     count, columns = rows.shape
     left = np.ascontiguousarray(rows[:, spread.columns])  # what is still to be rounded, errors made good
-    out = np.empty((count, columns // BLOCK, 2 + BLOCK // 2), np.uint8)
+    if spread.shift is not None:
+        left += left @ spread.shift
+    out = np.empty((count, columns // BLOCK, row_bytes(kind, BLOCK)), np.uint8)
     for start in range(0, columns, BLOCK):
         stop = start + BLOCK
-        numbers, scales, errors = _round_block(left[:, start:stop], spread.factor[start:stop, start:stop])
+        numbers, scales, errors = _round_block(left[:, start:stop], spread.factor[start:stop, start:stop], LOWEST[kind])
         left[:, stop:] -= errors @ spread.factor[start:stop, stop:]
-        place = out[:, spread.columns[start] // BLOCK]
-        place[:, :2] = scales.astype("<f2")[:, None].view(np.uint8)
-        place[:, 2:] = numbers[:, : BLOCK // 2] | numbers[:, BLOCK // 2 :] << 4
+        _pack(numbers, scales, kind, out[:, spread.columns[start] // BLOCK])
     return out.reshape(count, -1)
 
 
-def _round_block(block: Floats, factor: Floats) -> tuple[NDArray[np.uint8], Floats, Floats]:
-    """Numbers from 0 to 15, scales (rows,), and errors over the factor's diagonal; ``block`` is changed."""
+def _pack(numbers: Bytes, scales: Floats, kind: Type, out: Bytes) -> None:
+    """Into blocks (rows, bytes) as ggml has them: the scale, then of Q5_0 the fifth bits, then the four lower ones."""
+    lower = numbers & 15
+    out[:, :2] = scales.astype("<f2")[:, None].view(np.uint8)
+    if kind == Type.Q5_0:
+        out[:, 2:6] = np.packbits(numbers >> 4, axis=1, bitorder="little")
+    out[:, -BLOCK // 2 :] = lower[:, : BLOCK // 2] | lower[:, BLOCK // 2 :] << 4
+
+
+def _round_block(block: Floats, factor: Floats, lowest: int) -> tuple[Bytes, Floats, Floats]:
+    """Numbers from 0 up, scales (rows,), and errors over the factor's diagonal; ``block`` is changed."""
     diagonal = np.diag(factor)
-    scales = _scales(block, np.asarray(1 / diagonal**2, np.float32))
+    scales = _scales(block, np.asarray(1 / diagonal**2, np.float32), lowest)
     divisors = np.where(scales == 0, np.float32(1), scales)
     numbers, errors = np.empty(block.shape, np.uint8), np.empty_like(block)
     for column in range(BLOCK):
         values = block[:, column]
-        whole = np.clip(np.rint(values / divisors), LOWEST, HIGHEST)
+        whole = np.clip(np.rint(values / divisors), lowest, -lowest - 1)
         errors[:, column] = (values - whole * scales) / diagonal[column]
         block[:, column + 1 :] -= errors[:, column : column + 1] * factor[column, column + 1 :]
-        numbers[:, column] = whole - LOWEST
+        numbers[:, column] = whole - lowest
     return numbers, scales, errors
 
 
-def _scales(block: Floats, weights: Floats) -> Floats:
+def _scales(block: Floats, weights: Floats, lowest: int) -> Floats:
     """The float16 scale of each row with the least weighted squared error, before anything is made good."""
-    largest = block[np.arange(len(block)), np.abs(block).argmax(1)] / LOWEST
+    largest = block[np.arange(len(block)), np.abs(block).argmax(1)] / lowest
     least = np.full(len(block), np.inf, np.float32)
     best: Floats = largest.astype(np.float16).astype(np.float32)
     for stretch in STRETCHES:
         scales = (largest * stretch).astype(np.float16).astype(np.float32)
         divisors = np.where(scales == 0, np.float32(1), scales)[:, None]
-        lost = block - np.clip(np.rint(block / divisors), LOWEST, HIGHEST) * scales[:, None]
+        lost = block - np.clip(np.rint(block / divisors), lowest, -lowest - 1) * scales[:, None]
         cost = (lost * lost) @ weights
         is_less = cost < least
         least, best = np.where(is_less, cost, least), np.where(is_less, scales, best)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from llmft.export.base.checkpoint import Floats
+from llmft.export.file.kernels import Bytes
 
 Moments = tuple[Floats, ...]  # mean outer products of a layer's inputs, group of columns by group of columns
 
@@ -17,7 +18,8 @@ class Inputs:
     """Of one tensor."""
 
     importance: Floats | None = None  # (columns,), what an error in each column costs
-    moments: Moments = ()  # for a Q4_0 that is rounded with feedback
+    moments: Moments = ()  # for rounding with feedback in a Q4_0 file
+    rounded: Bytes | None = None  # (rows, bytes of a row): what that file holds, where it has been rounded already
 
 
 class Known(Protocol):

@@ -19,10 +19,10 @@ from llmft.errors import CheckpointError
 from llmft.export.adapters.merge import merged_rows
 from llmft.export.base.checkpoint import Floats
 from llmft.export.base.layout import Tensor
-from llmft.export.file.feedback import Spread, round_groups, spreads_of
+from llmft.export.file.feedback import LOWEST, Spread, round_groups, spreads_of
 from llmft.export.file.header import ALIGNMENT, Plan, tensor_bytes
 from llmft.export.file.kernels import Bytes, quantize_rows
-from llmft.export.file.known import Known, Moments
+from llmft.export.file.known import Inputs, Known, Moments
 from llmft.export.sources import Sources
 
 FEEDBACK_BYTES = 1 << 23  # the same where errors are spread over the columns, which is long products of matrices
@@ -79,13 +79,27 @@ def work_of(sources: Sources, outputs: Sequence[Output], tensors: Sequence[Tenso
     """Units of work for all tensors, in the order of the file; a tensor's small matrices are read when its turn comes."""
     spreads = _Spreads()
     for number, tensor in enumerate(tensors):
-        kinds = [output.plan.types[tensor.name] for output in outputs]
+        forms = [Form.of(output.plan, tensor) for output in outputs]
         rows_of = merged_rows(tensor, sources.adapters, sources.merge_base)
         inputs = known.of(tensor.name)
-        spread = spreads.of(inputs.moments) if Type.Q4_0 in kinds else ()
-        bytes_of = partial(_rounded, importance=inputs.importance, spread=spread)
+        spread = spreads.of(inputs.moments) if any(form.with_feedback for form in forms) else ()
+        bytes_of = partial(_rounded, inputs=inputs, spread=spread)
         for start, stop in _chunks(tensor, FEEDBACK_BYTES if spread else CHUNK_BYTES):
-            yield _chunk(number, tensor, kinds, rows_of, bytes_of, start, stop)
+            yield _chunk(number, tensor, forms, rows_of, bytes_of, start, stop)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a tensor becomes in one file."""
+
+    kind: Type
+    with_feedback: bool
+
+    @classmethod
+    def of(cls, plan: Plan, tensor: Tensor) -> Form:
+        """Only a Q4_0 file is rounded with feedback, for what is rounded before in it is made good behind."""
+        kind = plan.types[tensor.name]
+        return cls(kind, plan.quant.bulk == Type.Q4_0 and kind in LOWEST)
 
 
 @dataclass
@@ -102,24 +116,28 @@ class _Spreads:
         return self.latest
 
 
-def _rounded(rows: Floats, kind: Type, *, importance: Floats | None, spread: tuple[Spread, ...]) -> Bytes:
-    return round_groups(rows, spread) if spread and kind == Type.Q4_0 else quantize_rows(rows, kind, importance)
+def _rounded(rows: Floats, form: Form, start: int, *, inputs: Inputs, spread: tuple[Spread, ...]) -> Bytes:
+    if form.with_feedback and inputs.rounded is not None:
+        return inputs.rounded[start : start + len(rows)]
+    if form.with_feedback and spread:
+        return round_groups(rows, spread, form.kind)
+    return quantize_rows(rows, form.kind, inputs.importance)
 
 
 def _chunk(
     number: int,
     tensor: Tensor,
-    kinds: list[Type],
+    forms: list[Form],
     rows_of: Callable[[int, int], Floats],
-    bytes_of: Callable[[Floats, Type], Bytes],
+    bytes_of: Callable[[Floats, Form, int], Bytes],
     start: int,
     stop: int,
 ) -> Work:
     def work() -> Done:
         rows = rows_of(start, stop)
-        _refuse_unusable(tensor, rows, kinds)
-        made = {kind: bytes_of(rows, kind) for kind in set(kinds)}
-        return Done(number, [made[kind] for kind in kinds], (stop - start) * tensor.columns, stop == tensor.rows)
+        _refuse_unusable(tensor, rows, [form.kind for form in forms])
+        made = {form: bytes_of(rows, form, start) for form in set(forms)}
+        return Done(number, [made[form] for form in forms], (stop - start) * tensor.columns, stop == tensor.rows)
 
     return work
 
