@@ -146,7 +146,7 @@ def test_those_who_wait_are_told_their_place(tmp_path, monkeypatch) -> None:
         gate.set()
         for thread in asking:
             thread.join(60)
-    assert told == [[0, 0], [1, 0], [2, 1, 0]]
+    assert told == [[0], [1, 0], [2, 1, 0]]
 
 
 def test_whoever_listens_hears_turn_and_triage(service: Service) -> None:

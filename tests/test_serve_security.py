@@ -137,6 +137,16 @@ def test_a_revoked_key_ends_at_once(desk) -> None:
     assert code(service.http.get("/v1/session", headers=bearer(key))) == (401, "wrong_key")
 
 
+def test_a_key_that_another_process_revoked_ends_with_the_next_request(desk) -> None:
+    service, _ = desk
+    key = add_key(service.desk.store, "operator", "ezra")
+    assert service.http.get("/v1/session", headers=bearer(key)).json()["name"] == "ezra"
+    beside = open_store(None, service.desk.store.folder)  # as `llmft keys revoke` opens it
+    revoke_key(beside, key.split("-")[1])
+    beside.close()
+    assert code(service.http.get("/v1/session", headers=bearer(key))) == (401, "wrong_key")
+
+
 def test_without_keys_only_this_machines_own_pages_may_ask(keyless: Service) -> None:
     assert keyless.http.get("/v1/session").json()["keyless"] is True
     forwarded = {"X-Forwarded-For": "203.0.113.9"}  # by a proxy on this machine

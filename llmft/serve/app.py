@@ -30,13 +30,13 @@ from llmft.serve.triage.questions import questions_for
 from llmft.serve.triage.screen import screen
 
 ROUTERS = (
+    openai.router,
     sessions.router,
     calls.router,
     tools.router,
     roster.router,
     feedback.router,
     supervisor.router,
-    openai.router,
     health.router,
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from asyncio import Task, create_task, to_thread, wait
+from asyncio import Task, create_task, sleep, to_thread, wait
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from secrets import token_hex
@@ -24,6 +24,7 @@ from llmft.serve.triage.screen import Screening, screen
 
 SPEAKERS = {"user": "patient", "assistant": "operator"}
 SEND_EVERY_S = 0.02  # of a stream: nobody reads faster, and to send a part costs as much as a small model's token
+HEAD_START_S = 0.001  # of the model before the rules; see _rules
 ROLE = {"role": "assistant", "content": ""}  # of a stream's first part
 
 
@@ -76,8 +77,12 @@ class Completion:
             yield _event(refusal_of(error).body())
 
     async def _rules(self) -> _Read:
-        """What the rules read, while the model reads, too: it works in C and leaves Python to them."""
+        """What the rules read, while the model reads, too: it works in C and leaves Python to them.
+
+        It takes a request up in Python, though, and would wait for them there if they began first.
+        """
         await wait([self._beginning])
+        await sleep(HEAD_START_S)
         return await to_thread(_read, self._request.messages)
 
     async def _flowing(self, read: _Read) -> AsyncIterator[str]:

@@ -39,6 +39,7 @@ class _Job:
     events: asyncio.Queue[Event | Exception]
     stops: StopText
     asked: float = field(default_factory=perf_counter)
+    place: int = 0  # in the line, as it was told last
     begun: float = 0.0
     new_tokens: int = 0
     cancelled: bool = False
@@ -129,16 +130,16 @@ class LocalBackend:
             if len(self._waiting) >= MAX_WAITING:
                 raise BusyError(f"{MAX_WAITING} requests wait for the model already; ask again in a minute")
             self._waiting.append(job)
-            position = len(self._waiting) if len(self._running) + len(self._waiting) > self._slots else 0
+            job.place = len(self._waiting) if len(self._running) + len(self._waiting) > self._slots else 0
+            job.events.put_nowait(Queued(job.place))
             self._wake.notify()
-        job.events.put_nowait(Queued(position))
 
     def _cancel(self, job: _Job) -> None:
         with self._wake:
             job.cancelled = True
             if job in self._waiting:
                 self._waiting.remove(job)
-                self._tell_positions()
+                self._tell_places()
             self._wake.notify()
 
     def _work(self) -> None:
@@ -170,23 +171,27 @@ class LocalBackend:
 
     def _admit(self) -> None:
         """Give the model as many requests as it can answer at once."""
-        begun: list[tuple[_Job, Event | Exception]] = []
+        told: list[tuple[_Job, Event | Exception]] = []
         while self._waiting and len(self._running) < self._slots:
             job = self._waiting.popleft()
             try:
                 ticket = self._model.submit(job.prompt, job.request.max_new_tokens, job.request.grammar)
             except LlmftError as error:
-                begun.append((job, error))
+                told.append((job, error))
                 continue
             job.begun = perf_counter()
             self._running[ticket] = job
-            begun.append((job, Queued(0)))
-        if begun:
-            _tell(begun)
-            self._tell_positions()
+            if job.place:
+                told.append((job, Queued(0)))
+        _tell(told)
+        self._tell_places()
 
-    def _tell_positions(self) -> None:
-        _tell([(job, Queued(place)) for place, job in enumerate(self._waiting, start=1)])
+    def _tell_places(self) -> None:
+        """Tell those whose place in the line has changed."""
+        moved = [(job, place) for place, job in enumerate(self._waiting, start=1) if job.place != place]
+        for job, place in moved:
+            job.place = place
+        _tell([(job, Queued(place)) for job, place in moved])
 
     def _step(self) -> None:
         if not self._running:

@@ -82,7 +82,8 @@ class Guard:
         if not announced and scope["method"] in ("GET", "HEAD", "OPTIONS"):
             return receive
         try:
-            body = await asyncio.wait_for(self._body(receive), BODY_S)
+            async with asyncio.timeout(BODY_S):
+                body = await self._body(receive)
         except TimeoutError:
             raise Refusal(408, "too_slow", f"the body took more than {BODY_S:.0f} s; send it faster") from None
         given = False

@@ -22,6 +22,7 @@ from llmft.serve.store.tables import keys, sessions
 Role = Literal["operator", "supervisor"]
 _FORM = re.compile(r"llmft-([0-9a-f]{12})-([A-Za-z0-9_-]{43})")
 _NAME = re.compile(r"[\w][\w .@-]{0,79}")
+_OF_KEY = "SELECT id, name, role, sha256, revoked FROM keys WHERE id = :id"
 _NOBODY = "0" * 64  # compared with when the id is unknown, so that both cases take the same steps
 
 
@@ -79,12 +80,10 @@ def check_key(store: Store, presented: str) -> Identity | None:
     """Whose key it is; None for one that is unknown, revoked or no key at all."""
     form = _FORM.fullmatch(presented)
     key_id, secret = form.groups() if form else ("", "")
-    with store.reading() as connection:
-        row = connection.execute(select(keys).where(keys.c.id == key_id)).first()
-    is_right = hmac.compare_digest(hash_of(secret), row.sha256 if row else _NOBODY)
-    if row is None or not is_right or row.revoked is not None:
-        return None
-    return Identity(row.id, row.name, row.role)
+    row = store.first(_OF_KEY, id=key_id)
+    found_id, name, role, sha256, revoked = row or ("", "", "", _NOBODY, None)
+    is_right = hmac.compare_digest(hash_of(secret), sha256)
+    return Identity(found_id, name, role) if row and is_right and revoked is None else None
 
 
 def has_keys(store: Store) -> bool:
