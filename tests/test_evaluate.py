@@ -183,6 +183,13 @@ def test_test_calls_are_taken_evenly_and_in_order(tmp_path: Path) -> None:
     assert [d.id for d in read_test_calls(path, 10)] == [d.id for d in read_test_calls(path, 99)] == [f"d{n}" for n in range(10)]
 
 
+def test_guesses_are_taught_by_the_first_training_answers(tmp_path: Path) -> None:
+    path, dialogue = tmp_path / "train.jsonl", tiny.dialogues()[0]
+    assert candidates.trained_answers(path) == []
+    write_dialogues(path, [dialogue.model_copy(update={"id": f"d{n}"}) for n in range(candidates.TAUGHT_ANSWERS + 2)])
+    assert candidates.trained_answers(path) == [dialogue.turns[-1].text] * candidates.TAUGHT_ANSWERS
+
+
 def test_gold_comes_from_the_last_turn_when_there_are_no_labels(tmp_path: Path) -> None:
     path = tmp_path / "test.jsonl"
     write_dialogues(path, [dialogue.model_copy(update={"labels": None}) for dialogue in tiny.dialogues()])

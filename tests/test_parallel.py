@@ -73,6 +73,48 @@ def test_guesses_save_steps_and_change_nothing(one: LlamaModel) -> None:
     assert counts[1] < counts[0] / 2.5
 
 
+def test_taught_answers_are_guessed_at_once_and_change_nothing(one: LlamaModel) -> None:
+    counts, rows = [], []
+    for taught in ([], LAST_TURNS):
+        engine = open_parallel(tiny.gguf("llama3"), slots=1, threads=1)
+        engine.teach(taught)
+        engine.submit(one.prompt_ids(tiny.prompts()[0]), TOKENS)
+        steps = 0
+        while engine.busy:
+            rows += [written.token for written in engine.step()]
+            steps += 1
+        counts.append(steps)
+        engine.close()
+    assert rows == 2 * list(one.generate(one.prompt_ids(tiny.prompts()[0]), TOKENS))
+    assert counts[1] < counts[0] / 2.5
+
+
+def test_cells_lie_by_sequence_and_the_end_of_a_prompt_behind() -> None:
+    engine = open_parallel(tiny.gguf("llama3"), slots=3, threads=1)
+    for first, limit in ((5, TOKENS), (6, 1), (7, TOKENS)):  # the second is done at once, the others go on
+        engine.submit([first] * 20, limit)
+    engine.step()
+    ticket = engine.submit([8] * 20, 1)
+    engine._admit()
+    slots, cells = engine._plan()
+    sequences = [cell.sequence for cell in cells]
+    assert sequences[:-1] == sorted(sequences[:-1]) and set(sequences) == {0, 1, 2}
+    assert (cells[-1].sequence, cells[-1].position, cells[-1].wanted) == (1, 19, True)
+    assert slots[-1].request is not None and slots[-1].request.ticket == ticket
+    engine.close()
+
+
+def test_a_piece_of_a_prompt_ends_where_attention_would_widen() -> None:
+    engine = open_parallel(tiny.gguf("llama3"), slots=1, threads=1)
+    engine.submit([5] * 40, 1)
+    engine.step()
+    engine.submit([*[5] * 40, *[6] * PROMPT_PIECE], 1)  # what it shares lies in the cache
+    engine._admit()
+    _, cells = engine._plan()
+    assert [cell.position for cell in cells] == list(range(40, PROMPT_PIECE)) and not any(cell.wanted for cell in cells)
+    engine.close()
+
+
 def test_pieces_join_to_the_answer_and_end_once(parallel: ParallelLlama) -> None:
     tickets = [parallel.submit(parallel.prompt_ids(messages), TOKENS) for messages in tiny.prompts()]
     texts = dict.fromkeys(tickets, "")
@@ -200,6 +242,15 @@ def test_what_was_written_twice_is_guessed_whole_and_what_wavers_is_doubted() ->
 )
 def test_guesses_are_checked_as_far_as_they_pay(chances: list[list[float]], count: int) -> None:
     assert worthwhile([[Guess(7, chance) for chance in chain] for chain in chances]) == count
+
+
+def test_a_copy_of_drafts_learns_by_itself() -> None:
+    drafts = Drafts()
+    drafts.learn_row([1, 2, 3, 4], 2)  # nobody wrote 2
+    other = drafts.copy()
+    other.learn_row([3, 4, 5], 2)
+    assert [[guess.token for guess in found.guess([1, 2], 9)] for found in (drafts, other)] == [[3, 4], [3, 4, 5]]
+    assert drafts.guess([2], 1) == [] == drafts.guess([3, 4], 1)
 
 
 def test_drafts_stay_bounded() -> None:

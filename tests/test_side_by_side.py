@@ -40,6 +40,18 @@ def test_answers_equal_those_of_one_context(engine: SideBySide) -> None:
         assert [one.text for one in found] == wanted and all(one.ended for one in found)
 
 
+def test_what_one_is_taught_all_know_and_learn_on_alone() -> None:
+    engine = open_side_by_side(tiny.gguf("llama3"), context_tokens=512, slots=2, threads=2)
+    assert isinstance(engine, SideBySide)
+    last_turns = [dialogue.turns[-1].text for dialogue in tiny.dialogues()]
+    engine.teach(last_turns)
+    first, second = (worker.drafts for worker in engine.workers)
+    row = engine.workers[0].model.text_ids(last_turns[0])
+    assert first is not second and first.guess(row[:5], 9) == second.guess(row[:5], 9) != []
+    assert [one.text for one in answer(engine, tiny.prompts(), TOKENS)] == last_turns
+    engine.close()
+
+
 def test_a_call_that_goes_on_stays_where_it_was(engine: SideBySide) -> None:
     calls = [[{"role": "system", "content": "s"}, {"role": "user", "content": f"call {number}"}] for number in range(6)]
     first = engine._shares(calls)  # type: ignore[arg-type]

@@ -2,7 +2,8 @@
 
 Triage blocks are alike, so most of their tokens can be guessed; a model checks several guesses in one
 pass, which costs little more than one token, and only those it would have written itself are kept
-(lookup decoding, without a second model; the idea: Yang et al., arXiv 2304.04487).
+(lookup decoding, without a second model; the idea: Yang et al., arXiv 2304.04487). The answers that a model was
+trained on teach the same before its first answer.
 """
 
 from __future__ import annotations
@@ -26,19 +27,12 @@ class Guess(NamedTuple):
     chance: float
 
 
-class _Followed:
+class _Followed(NamedTuple):
     """What came after a run of tokens: the likeliest token, how often it came less how often another did, and all times."""
 
-    __slots__ = ("lead", "times", "token")
-
-    def __init__(self, token: int) -> None:
-        self.token, self.lead, self.times = token, 1, 1
-
-    def learn(self, token: int) -> None:
-        self.times += 1
-        self.lead += 1 if token == self.token else -1
-        if self.lead <= 0:
-            self.token, self.lead = token, 1
+    token: int
+    lead: int
+    times: int
 
     @property
     def chance(self) -> float:
@@ -52,16 +46,31 @@ class Drafts:
         """Nothing is known yet."""
         self._after: dict[tuple[int, ...], _Followed] = {}
 
+    def copy(self) -> Drafts:
+        """Another that knows the same and learns on by itself."""
+        other = Drafts()
+        other._after = self._after.copy()
+        return other
+
     def learn(self, before: Sequence[int], token: int) -> None:
         """``token`` was written after ``before``."""
-        if len(self._after) >= MAX_ENTRIES:
-            self._after.clear()
+        after = self._after
+        if len(after) >= MAX_ENTRIES:
+            after.clear()
         seen = tuple(before[-SEEN_TOKENS:])
         for run in {seen[-length:] for length in RUNS}:
-            if (followed := self._after.get(run)) is None:
-                self._after[run] = _Followed(token)
+            likeliest, lead, times = after.get(run, (token, 0, 0))
+            if token == likeliest:
+                after[run] = _Followed(token, lead + 1, times + 1)
+            elif lead > 1:
+                after[run] = _Followed(likeliest, lead - 1, times + 1)
             else:
-                followed.learn(token)
+                after[run] = _Followed(token, 1, times + 1)
+
+    def learn_row(self, row: Sequence[int], start: int) -> None:
+        """Somebody wrote ``row`` from its token ``start`` on."""
+        for place in range(start, len(row)):
+            self.learn(row[max(place - SEEN_TOKENS, 0) : place], row[place])
 
     def guess(self, before: Sequence[int], count: int) -> list[Guess]:
         """At most ``count`` tokens that may follow ``before``, as far as their chain is likely."""
@@ -88,8 +97,10 @@ class Drafts:
 
 def worthwhile(chains: Sequence[Sequence[Guess]]) -> int:
     """How many guesses to check for each of some answers: most tokens, by their chances, for what the pass costs."""
-
-    def gain(count: int) -> float:
-        return (len(chains) + sum(guess.chance for chain in chains for guess in chain[:count])) / (PASS_TOKENS + 1 + count)
-
-    return max(range(max(map(len, chains), default=0) + 1), key=gain)
+    best, best_rate = 0, len(chains) / (PASS_TOKENS + 1)
+    gained = float(len(chains))
+    for count in range(1, max(map(len, chains), default=0) + 1):
+        gained += sum([chain[count - 1].chance for chain in chains if len(chain) >= count])
+        if (rate := gained / (PASS_TOKENS + 1 + count)) > best_rate:
+            best, best_rate = count, rate
+    return best

@@ -7,6 +7,7 @@ grows with the others. A beginning is shared by copying a stream, which costs no
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -123,6 +124,12 @@ def open_context(llama: Any, context_tokens: int, sequences: int, threads: int) 
     memory, batch = llama_cpp.llama_get_memory(pointer), llama_cpp.llama_batch_init(BATCH_TOKENS, 0, 1)
     keeps_past = not (llama_cpp.llama_model_is_recurrent(llama.model) or llama_cpp.llama_model_is_hybrid(llama.model))
     return SequenceContext(pointer, memory, batch, context_tokens, sequences, int(size), keeps_past)
+
+
+def usual_threads() -> int:
+    """Half of the logical cores, but two where there are two."""
+    cores = os.cpu_count() or 1
+    return max(min(cores, 2), cores // 2)
 
 
 class GrammarError(LlmftError):

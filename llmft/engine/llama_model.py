@@ -75,6 +75,10 @@ class LlamaModel:
         first = next((place for place, token in enumerate(ids) if token != self.bos_id), len(ids))
         return [self.bos_id, *ids[first:]]
 
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of words in an answer, none of them a control token."""
+        return list(self.llama.tokenize(text.encode("utf-8", "replace"), add_bos=False, special=False))
+
     def generate(self, prompt: list[int], max_new_tokens: int) -> Iterator[int]:
         """Greedy token ids, up to and with the token that ended the answer, as long as the context has room."""
         room = min(max_new_tokens, self.context_tokens - len(prompt))

@@ -26,7 +26,7 @@ class LlamaScorer:
 
     def text_ids(self, text: str) -> list[int]:
         """See the protocol."""
-        return list(self._model.llama.tokenize(text.encode("utf-8", "replace"), add_bos=False, special=False))
+        return self._model.text_ids(text)
 
     def distributions(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[LogProbs]:
         """See the protocol; raises :class:`PromptError` for what does not fit the context."""

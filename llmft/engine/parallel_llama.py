@@ -8,9 +8,8 @@ as the system message or the turns before, is copied, not computed.
 
 from __future__ import annotations
 
-import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
@@ -19,7 +18,7 @@ import numpy as np
 
 from llmft.engine import Answer
 from llmft.engine.drafts import SEEN_TOKENS, Drafts, worthwhile
-from llmft.engine.llama_context import BATCH_TOKENS, Cell, Grammar, Logits, SequenceContext, open_context
+from llmft.engine.llama_context import BATCH_TOKENS, Cell, Grammar, Logits, SequenceContext, open_context, usual_threads
 from llmft.engine.llama_model import CONTEXT_TOKENS, LlamaModel, load_gguf
 from llmft.engine.llama_scoring import LlamaScorer
 from llmft.engine.slots import Request, Slot, Texts, Written, close_request, common_tokens
@@ -46,7 +45,7 @@ class ParallelLlama:
         self._waiting: deque[Request] = deque()
         self._cancelled: set[int] = set()
         self._lock = Lock()
-        self._drafts = Drafts()
+        self.drafts = Drafts()
         self._texts = Texts(model)
         self._tickets = self._steps = 0
 
@@ -69,6 +68,12 @@ class ParallelLlama:
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids from which the model writes the operator's next turn."""
         return self.model.prompt_ids(messages)
+
+    def teach(self, answers: Iterable[str]) -> None:
+        """Guess from ``answers`` as well, such as those of the training; what is written does not change."""
+        before = self.prompt_ids([{"role": "user", "content": "."}])[-SEEN_TOKENS:]  # the markup that an answer follows
+        for text in answers:
+            self.drafts.learn_row([*before, *self.model.text_ids(text)], len(before))
 
     def submit(self, prompt: Sequence[int], max_new_tokens: int, grammar: str | None = None) -> int:
         """Queue an answer to ``prompt``, held to the GBNF ``grammar`` if there is one; returns its ticket.
@@ -155,29 +160,33 @@ class ParallelLlama:
         slot.held, slot.ahead, slot.used = prompt[:kept], prompt[kept:], self._steps
 
     def _plan(self) -> tuple[list[Slot], list[Cell]]:
-        """What to decode: running answers with their guesses, then prompts in their order as far as a piece goes.
+        """What to decode: running answers with their guesses, and prompts in their order as far as a piece goes.
 
-        In this order llama.cpp need not sort its logits, as the last tokens of prompts are computed last.
+        llama.cpp computes sequences that follow each other in one go, so cells lie in the order of their sequences;
+        the last tokens of prompts lie behind, as they are computed last and logits then need no sorting.
         """
         running = [slot for slot in self._slots if slot.request and slot.request.written]
         reading = [slot for slot in self._slots if slot.request and not slot.request.written]
         reading.sort(key=lambda slot: slot.request.ticket if slot.request else 0)
         pieces, room = [], min(PROMPT_PIECE, BATCH_TOKENS - len(running))
         for slot in reading:
-            if count := min(len(slot.ahead), room):
+            to_edge = PROMPT_PIECE - len(slot.held) % PROMPT_PIECE
+            if count := min(len(slot.ahead), to_edge, room):
                 room -= count
                 pieces.append((slot, count))
         read = sum(count for _, count in pieces)
         self._guess(running, (BATCH_TOKENS - read) // max(len(running), 1) - 1)
-        cells = [cell for slot in running for cell in self._take(slot, len(slot.ahead), wanted=1 + len(slot.guessed))]
-        cells += [cell for slot, count in pieces for cell in self._take(slot, count)]
+        rows = {slot.sequence: self._take(slot, len(slot.ahead), wanted=1 + len(slot.guessed)) for slot in running}
+        rows |= {slot.sequence: self._take(slot, count) for slot, count in pieces}
+        ends = [rows[slot.sequence].pop() for slot, _ in pieces if not slot.ahead]
+        cells = [*(cell for sequence in sorted(rows) for cell in rows[sequence]), *ends]
         return [*running, *(slot for slot, _ in pieces)], cells
 
     def _guess(self, running: Sequence[Slot], most: int) -> None:
         """Guesses for each running answer, filled up to as many for each: llama.cpp computes rows of equal length together."""
         rooms = [s.request.max_new_tokens - s.request.written - 1 for s in running if s.request]
         most = min([DRAFT_TOKENS, most, *rooms]) if self.context.rolls_back else 0
-        guesses = [self._drafts.guess(slot.held[-SEEN_TOKENS:] + slot.ahead, most) for slot in running]
+        guesses = [self.drafts.guess(slot.held[-SEEN_TOKENS:] + slot.ahead, most) for slot in running]
         count = worthwhile(guesses)
         for slot, guess in zip(running, guesses, strict=True):
             slot.guessed, last = [token for token, _ in guess[:count]], slot.ahead
@@ -197,7 +206,7 @@ class ParallelLlama:
         sure = len(request.prompt) + request.written  # tokens that stay in the cache
         for row, guess in zip(logits, [*guesses, None], strict=True):
             token = int(row.argmax()) if request.grammar is None else request.grammar.pick(row)
-            self._drafts.learn(slot.held[max(sure - SEEN_TOKENS, 0) : sure], token)
+            self.drafts.learn(slot.held[max(sure - SEEN_TOKENS, 0) : sure], token)
             written.append(self._written(request, token, row))
             if written[-1].done or token != guess:
                 break
@@ -231,8 +240,8 @@ class ParallelLlama:
         """See :class:`llmft.engine.Engine`; held to the engine's grammar, if it has one. For one caller alone."""
         index_of: dict[int, int] = {}
         texts: dict[int, list[str]] = {}
-        for index, messages in enumerate(conversations):
-            prompt = self.prompt_ids(messages)
+        prompts = [self.prompt_ids(messages) for messages in conversations]
+        for index, prompt in sorted(enumerate(prompts), key=lambda pair: pair[1]):  # those that begin alike follow each other
             if len(prompt) >= self.context_tokens:
                 yield index, Answer("", False, 0.0)
                 continue
@@ -261,12 +270,6 @@ class ParallelLlama:
         self._forget_all()
         self.context.close()
         self.model.close()
-
-
-def usual_threads() -> int:
-    """Half of the logical cores, but two where there are two."""
-    cores = os.cpu_count() or 1
-    return max(min(cores, 2), cores // 2)
 
 
 def open_parallel(

@@ -7,16 +7,16 @@ and a call that goes on stays where its turns so far have been read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
 
 from llmft.engine import Answer
-from llmft.engine.llama_context import open_context
+from llmft.engine.llama_context import open_context, usual_threads
 from llmft.engine.llama_scoring import LlamaScorer
-from llmft.engine.parallel_llama import SLOTS, ParallelLlama, open_parallel, usual_threads
+from llmft.engine.parallel_llama import SLOTS, ParallelLlama, open_parallel
 from llmft.prompt import Message
 
 SMALL_BYTES = 64 << 20  # a file that about fits a processor's cache; of larger ones the weights are better read once for all
@@ -30,6 +30,13 @@ class SideBySide:
         """``workers`` share one model."""
         self.workers = tuple(workers)
         self._places: dict[str, int] = {}  # opening of a call ─▶ who answers it
+
+    def teach(self, answers: Iterable[str]) -> None:
+        """See :meth:`ParallelLlama.teach`."""
+        first, *others = self.workers
+        first.teach(answers)
+        for worker in others:
+            worker.drafts = first.drafts.copy()
 
     def answers(self, conversations: Sequence[Sequence[Message]], max_new_tokens: int) -> Iterator[tuple[int, Answer]]:
         """See the protocol."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+from llmft.dialogue import Dialogue, scan_dialogues
 from llmft.engine import Engine
 from llmft.engine.remote import open_remote
 from llmft.engine.side_by_side import open_side_by_side
@@ -16,6 +18,7 @@ from llmft.errors import CheckpointError
 from llmft.recipe import Recipe
 from llmft.run import sha256
 
+TAUGHT_ANSWERS = 200  # more of them take as long to learn as they save
 HELD = "+grammar"  # behind a .gguf: its answers are held to the triage grammar
 
 
@@ -54,9 +57,21 @@ def find_candidate(recipe: Recipe, model: str, threads: int | None = None) -> Ca
     grammar = triage_grammar() if is_held else None
     identity = {"file": sha256(path), "context_tokens": str(context), **({"grammar": grammar} if grammar else {})}
     name = path.name + (HELD if is_held else "")
-    return Candidate(
-        name, identity, lambda: open_side_by_side(path, context_tokens=context, slots=batch, threads=threads, grammar=grammar)
-    )
+
+    def load() -> Engine:
+        engine = open_side_by_side(path, context_tokens=context, slots=batch, threads=threads, grammar=grammar)
+        engine.teach(trained_answers(Path(recipe.data.folder) / "train.jsonl"))
+        return engine
+
+    return Candidate(name, identity, load)
+
+
+def trained_answers(path: Path) -> list[str]:
+    """Last answers of some training calls, from which guesses are made; none where there is no such file."""
+    if not path.is_file():
+        return []
+    calls = (call for call in scan_dialogues(path) if isinstance(call, Dialogue))
+    return [call.turns[-1].text for call in islice(calls, TAUGHT_ANSWERS)]
 
 
 def _file_name(url: str) -> str:
