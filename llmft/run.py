@@ -14,7 +14,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -24,6 +24,7 @@ from typing import Any
 from llmft.errors import CheckpointError, DiskError
 
 SAMPLES, SAMPLE_BYTES = 64, 1 << 16  # of a weight file, spread evenly from its first byte to its last
+NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 PARTIAL = ".partial"  # suffix of a file that is not whole yet
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "gguf", "llama-cpp-python", "gpt4all")
 
@@ -90,7 +91,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise disk_error(path, error) from error
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -103,7 +105,23 @@ def disk_error(path: Path, error: OSError) -> Exception:
         return DiskError(f"the disk that holds {path} is full; free space there or choose another folder, then rerun")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return DiskError(f"{path} cannot be written: {error.strerror}; choose a folder that you may write to")
+    if error.errno in NO_PLACE and _is_about(error.filename, path):
+        reason = "a file stands in the way" if error.errno in (errno.EEXIST, errno.ENOTDIR) else error.strerror
+        return DiskError(f"{path} cannot be made: {reason} ({error.filename}); choose another place")
     return error
+
+
+def _is_about(name: Any, path: Path) -> bool:
+    """Whether a failure names what lies at ``path``, beside it for a while, or above it, and not a file that was read."""
+    return isinstance(name, str) and (name.startswith(str(path)) or Path(name) in path.parents)
+
+
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder and those above it, unless they are there; raises :class:`DiskError` where there can be none."""
+    try:
+        folder.mkdir(mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(folder, error) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ import importlib
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -99,3 +100,26 @@ def test_ctrl_c_is_quiet(monkeypatch, capsys, tmp_path):
     assert main(["synthesize", "--output", str(tmp_path / "x.jsonl")]) == 130
     assert "stopped" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "synthesize --count 2 --output PLACE",
+        "synthesize --corpus --count 2 --output PLACE",
+        "deidentify --input SAMPLE --output PLACE",
+        "prepare SAMPLE --output PLACE",
+        "journal export --desk DESK --output PLACE",
+        "feedback export --desk DESK --output PLACE",
+        "keys list --desk PLACE",
+    ],
+)
+def test_a_place_under_a_file_is_a_sentence(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("LLMFT_VAULT", str(tmp_path / "vault"))
+    (tmp_path / "file").write_text("not a folder", "utf-8")
+    sample = Path(__file__).parents[1] / "data/sample/calls.jsonl"
+    places = {"PLACE": tmp_path / "file" / "x", "DESK": tmp_path / "desk", "SAMPLE": sample}
+    assert main([str(places.get(word, word)) for word in command.split()]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(f"llmft: {tmp_path / 'file' / 'x'}") and "a file stands in the way" in told
+    assert (tmp_path / "file").read_text("utf-8") == "not a folder"

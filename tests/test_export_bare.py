@@ -114,6 +114,12 @@ def test_command_that_makes_no_sense_writes_nothing(
     assert names(tmp_path) == set()
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no folder in which nobody can make a file")
+def test_a_place_where_no_file_can_be_made_is_a_sentence(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--base", str(base), "--output", "/proc/x.gguf", "--quant", "F16"]) == 1
+    assert capsys.readouterr().err.startswith("llmft: /proc/x.gguf cannot be made: No such file or directory")
+
+
 def test_parts_are_one_model_to_llama_cpp(base: Path, adapter: Path, tmp_path: Path) -> None:
     from llama_cpp import Llama
 

@@ -22,6 +22,7 @@ from llmft.run import (
     atomic_path,
     base_fingerprint,
     disk_error,
+    make_folder,
     manifest,
     require_same_base,
     require_space,
@@ -105,9 +106,22 @@ def test_a_forbidden_folder_is_a_sentence(number):
     assert "out/file cannot be written" in str(error)
 
 
-def test_other_errors_pass_unchanged():
+@pytest.mark.parametrize("place", ["file/under.txt", "file/folder/under.txt", "folder", "x" * 300])
+def test_a_place_where_nothing_can_be_made_is_a_sentence(tmp_path, place):
+    (tmp_path / "file").write_text("a file", "utf-8")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DiskError, match=f"{place} cannot be made: .*; choose another place"):
+        write_text(tmp_path / place, "text")
+    with pytest.raises(DiskError, match="cannot be made: a file stands in the way"):
+        make_folder(tmp_path / "file" / place)
+    assert names(tmp_path) == ["file", "folder"] and (tmp_path / "file").read_text("utf-8") == "a file"
+
+
+def test_other_errors_pass_unchanged(tmp_path):
     error = OSError(errno.EIO, "broken")
     assert disk_error(Path("file"), error) is error
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "file"):  # what is read is not what is written
+        (tmp_path / "source").read_text("utf-8")
 
 
 def test_space_is_required_on_the_disk_that_will_hold_the_folder(tmp_path):

@@ -88,7 +88,6 @@ def predict_resumably(
     rows = {row.id: row for row in [*_rows(asked), *_rows(path)] if row.key == key and row.id in set(ids)}
     missing = [dialogue for dialogue in dialogues if dialogue.id not in rows]
     if missing:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(asked, "".join(f"{row.model_dump_json()}\n" for row in rows.values()))
         with counting(title, len(missing)) as advance, asked.open("a", encoding="utf-8") as file:
             for chunk in _chunks(load(), missing, system, max_new_tokens, advance):

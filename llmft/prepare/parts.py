@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
@@ -112,7 +112,8 @@ class PartFolder:
 
     def drop(self) -> None:
         """Remove all parts, the plan first: killed in the middle, the next run must not trust what is left."""
-        (self.folder / "plan.json").unlink(missing_ok=True)
+        with suppress(NotADirectoryError):  # where nothing can be, nothing is left
+            (self.folder / "plan.json").unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, number: int, suffix: str) -> Path:

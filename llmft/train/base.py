@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmft.errors import CheckpointError
 from llmft.prompt import IGNORE, encode_messages, install_template
-from llmft.run import manifest, sha256, write_json
+from llmft.run import make_folder, manifest, sha256, write_json
 from llmft.train.curve import log_metrics, plot_curve
 from llmft.train.progress import show_progress
 
@@ -84,6 +84,7 @@ def pretrain(
     rows = _rows(name, tokenizer, corpus_path)
     model = build_model(name, tokenizer) if start_dir is None else _load_model(start_dir)
     work_dir = output_dir.with_name(output_dir.name + ".partial")
+    make_folder(work_dir)  # or the last step of hours of training would be the first to tell that it cannot
     arguments = _arguments(work_dir, steps, batch_documents, 2e-3 if start_dir is None else 1e-3, seed)
     trainer = _trainer_class()(model=model, args=arguments, train_dataset=rows, data_collator=DataCollatorForSeq2Seq(tokenizer))
     show_progress(trainer)
@@ -159,7 +160,7 @@ def _trainer_class() -> type[Trainer]:
 def _save(model: PreTrainedModel, tokenizer: Any, history: list[dict[str, Any]], output_dir: Path, facts: dict[str, Any]) -> None:
     import torch
 
-    output_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(output_dir)
     model.to(torch.bfloat16).save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
     log_metrics(history, output_dir / "metrics.jsonl")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmft.errors import RecipeError, TrainingError
 from llmft.recipe import Recipe, save_recipe, with_values
-from llmft.run import write_text
+from llmft.run import make_folder, write_text
 from llmft.settings import Range
 from llmft.train.judging import Judge
 from llmft.train.opening import digests, prepared_files
@@ -43,7 +43,7 @@ def search(recipe: Recipe, judge: Judge | None = None) -> Path:
         )
     _require_ranges(recipe)
     folder = study_folder(recipe)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = f"sqlite:///{folder / STUDY}"
     study = optuna.create_study(storage=storage, study_name=recipe.name, direction="minimize", load_if_exists=True)

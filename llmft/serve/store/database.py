@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from llmft.errors import ConflictError, DiskError, MissingExtraError, StoreDownError, StoreError
-from llmft.run import disk_error
+from llmft.run import make_folder
 from llmft.serve.store.anchor import HEAD, Head, keep_anchor
 from llmft.serve.store.migrations import migrate
 from llmft.vault import default_vault
@@ -130,10 +130,7 @@ def open_store(url: str | None = None, folder: Path | None = None) -> Store:
     database that does not answer.
     """
     folder = folder or default_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise disk_error(folder, error) from error
+    make_folder(folder, 0o700)
     url = url or os.environ.get("LLMFT_DATABASE") or f"sqlite:///{folder.absolute() / DATABASE}"
     store = Store(_engine(url), folder)
     with _in_words(), store._connected() as connection:
