@@ -117,6 +117,7 @@ class Labels(Record):
     required_slots: tuple[str, ...] = ()
     annotators: int = 1
     agreement: float | None = None
+    corrected: bool = False  # a model had answered this call, and otherwise
     confidence: Literal["gold", "silver", "generated"] = "generated"
     rule_confidence: float | None = None  # of a silver label: how clearly the words speak for it, 0.5 to 1
 

@@ -69,6 +69,9 @@ class Train(Section):
     )
     quantization: Literal["nf4", "none"] = Field(default="nf4", description="how the frozen base is held: nf4 (QLoRA) or none")
     epochs: Annotated[float, Field(gt=0)] = Field(default=1.0, description="passes over the training dialogues")
+    corrected_repeats: Positive = Field(
+        default=1, description="how often a pass meets a call whose answer operators corrected; docs/desk.md"
+    )
     max_steps: int = Field(default=-1, ge=-1, description="optimiser steps; -1: as many as the epochs need")
     batch_dialogues: Positive = Field(default=8, description="dialogues in one forward pass of one process")
     accumulate: Positive = Field(default=1, description="forward passes in one optimiser step")

@@ -255,7 +255,7 @@ def full_dialogue():
             Turn(speaker="patient", text="aïe 😀", i=0, evidence=evidence, start=0.1, end=2.0),
             Turn(speaker="operator", text="où ?", asks=("place", "onset")),
         ),
-        labels=Labels(urgency="U1", specialty="urgences", differential=(("I21", 0.4),), red_flags=("a",), agreement=0.8),
+        labels=Labels(urgency="U1", specialty="urgences", differential=(("I21", 0.4),), red_flags=("a",), corrected=True),
         consent={"basis": "art9-2-h"},
         deid={"status": "done", "counts": {"NOM": 2}},
         routing={},

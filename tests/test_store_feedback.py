@@ -99,6 +99,7 @@ def test_an_accepted_answer_is_a_row_and_a_thumb(store, answer, tmp_path):
     assert row.id == row.family_id == answer.given.call_id and row.split == "train"
     assert [turn.text for turn in row.turns] == [WORDS, answer.given.text]
     assert row.labels is not None and (row.labels.urgency, row.labels.confidence, row.labels.annotators) == ("U3", "gold", 1)
+    assert not row.labels.corrected
     assert (pair.id, pair.thumb, pair.corrected, pair.answer) == (answer.id, "up", None, answer.given.text)
     assert pair.turns == (Turn(speaker="patient", text=WORDS),)
 
@@ -108,7 +109,7 @@ def test_a_corrected_answer_is_what_it_should_have_been(store, answer, tmp_path)
     _, [row], [pair] = exported(store, tmp_path)
     triage = read_triage(row.turns[-1].text)
     assert triage is not None and (triage.urgency, triage.escalate, triage.red_flags) == ("U1", True, ("chest_pain_radiating",))
-    assert row.labels is not None and row.labels.urgency == "U1"
+    assert row.labels is not None and row.labels.urgency == "U1" and row.labels.corrected
     assert SAID not in row.turns[-1].text and "15" in row.turns[-1].text.partition("```")[0]  # a sentence of that urgency
     assert (pair.thumb, pair.corrected, pair.answer) == (None, row.turns[-1].text, answer.given.text)
 
@@ -127,6 +128,7 @@ def test_what_the_rules_raised_is_learnt_when_it_was_accepted(store, tmp_path):
     give_feedback(store, judged(raised), "op-1")
     _, [row], [pair] = exported(store, tmp_path)
     assert row.labels is not None and row.labels.urgency == "U1" and pair.corrected == row.turns[-1].text
+    assert row.labels.corrected  # for the model, which is what learns
     assert answer.given.call_id != row.id
 
 
@@ -211,3 +213,4 @@ def test_prepare_takes_the_rows(tmp_path, monkeypatch):
     prepare([str(tmp_path / "out" / ROWS)], tmp_path / "set", PrepareOptions(vault=tmp_path / "vault", workers=1))
     [row] = read_dialogues(tmp_path / "set" / "train.jsonl")
     assert isinstance(row, Dialogue) and row.id == answer.given.call_id and row.labels is not None and row.labels.urgency == "U1"
+    assert row.labels.corrected

@@ -90,7 +90,7 @@ def add_feedback(verbs: Verbs) -> None:
         "bring the operators' judgements back to training",
         "  llmft feedback export --output feedback/ --beside data/prepared/demo\n"
         "  llmft prepare data/prepared/calls.jsonl feedback/calls.jsonl --output data/prepared/next\n"
-        "  llmft prefer recipes/demo-llama.yaml prefer.file=feedback/judged.jsonl",
+        "  llmft sft recipes/demo-llama.yaml name=next data.folder=data/prepared/next train.corrected_repeats=24",
     )
     actions = verb.add_subparsers(title="actions", required=True, metavar="ACTION")
     out = actions.add_parser("export", help="write calls.jsonl for prepare and judged.jsonl for prefer")

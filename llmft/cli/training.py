@@ -104,7 +104,8 @@ def add_sft(verbs: Verbs) -> None:
         "fine-tune with QLoRA",
         "  llmft sft recipes/demo-llama.yaml\n  llmft sft recipes/demo-llama.yaml train.learning_rate=1e-3 name=faster\n"
         "  llmft sft recipes/llama-3.1-8b-qlora.yaml --resume\n"
-        "  llmft sft recipes/llama-3.1-8b-qlora.yaml train.keep=best train.best_by=triage_success train.patience=3",
+        "  llmft sft recipes/llama-3.1-8b-qlora.yaml train.keep=best train.best_by=triage_success train.patience=3\n"
+        "  llmft sft recipes/demo-llama.yaml name=next data.folder=data/prepared/next train.corrected_repeats=24",
     )
     recipe_arguments(verb)
     verb.add_argument("--resume", action="store_true", help="go on from the last whole checkpoint")

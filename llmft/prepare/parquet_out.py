@@ -21,7 +21,7 @@ _PLAIN = ("schema_version", "id", "family_id", "lang", "channel", "source", "lic
 _PLAIN_TURN = ("speaker", "text", "i", "stage", "act", "start", "end")
 _PLAIN_LABELS = (
     *("urgency", "specialty", "icd10_primary", "disposition"),
-    *("annotators", "agreement", "confidence", "rule_confidence"),
+    *("annotators", "agreement", "corrected", "confidence", "rule_confidence"),
 )
 _LISTS = ("red_flags", "specialty_acceptable", "required_slots")  # of labels
 _JSON = ("consent", "patient", "routing", "deid")
@@ -100,7 +100,7 @@ def _text(value: Any) -> str | None:
 
 def _schema(pa: Any) -> Any:
     text, texts, number = pa.string(), pa.list_(pa.string()), pa.float64()
-    types = {"i": pa.int64(), "start": number, "end": number, "annotators": pa.int64()}
+    types = {"i": pa.int64(), "start": number, "end": number, "annotators": pa.int64(), "corrected": pa.bool_()}
     types |= {"agreement": number, "rule_confidence": number}
     turn = [(name, types.get(name, text)) for name in _PLAIN_TURN] + [("asks", texts), ("evidence", text)]
     labels = [(name, types.get(name, text)) for name in _PLAIN_LABELS] + [(name, texts) for name in _LISTS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ class Rows:
     encoded: list[Encoded]
     refused: list[tuple[str, str]]  # dialogue id, reason
     long: list[LongDialogue]
+    repeated: int = 0  # of the encoded: further copies of corrected calls
 
     @property
     def tokens(self) -> int:
@@ -42,9 +43,10 @@ class Rows:
 
     def facts(self) -> dict[str, Any]:
         """What the manifest says of them; a dialogue that was split is one dialogue and several rows."""
-        more = sum(long.rows - 1 for long in self.long if long.rows)
+        more = sum(long.rows - 1 for long in self.long if long.rows) + self.repeated
         counts = {"dialogues": len(self.encoded) - more, "rows": len(self.encoded), "refused": len(self.refused)}
-        return {**counts, "tokens": self.tokens, "trained_tokens": self.trained_tokens, "too_long": length_facts(self.long)}
+        tokens = {"tokens": self.tokens, "trained_tokens": self.trained_tokens}
+        return {**counts, "repeated": self.repeated, **tokens, "too_long": length_facts(self.long)}
 
 
 def trained_tokens(row: Encoded) -> int:
@@ -141,6 +143,16 @@ def encode_rows(dialogues: Sequence[Dialogue], tokenizer: PreTrainedTokenizerBas
         else:
             encoded += rows
     return Rows(encoded, refused, long)
+
+
+def repeat_corrected(rows: Rows, dialogues: Sequence[Dialogue], times: int) -> Rows:
+    """``rows`` with those of corrected calls ``times`` over: the few would not be heard among all others.
+
+    Duplicates are dropped when a set is prepared, so the set holds each call once and the training repeats it.
+    """
+    corrected = {dialogue.id for dialogue in dialogues if dialogue.labels is not None and dialogue.labels.corrected}
+    copies = [row for row in rows.encoded if row.id.partition("#")[0] in corrected] * (times - 1)  # "#": a part of a long one
+    return replace(rows, encoded=[*rows.encoded, *copies], repeated=len(copies))
 
 
 def require_rows(recipe: Recipe, splits: Mapping[str, Rows]) -> None:

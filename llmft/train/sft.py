@@ -40,7 +40,7 @@ from llmft.train.opening import open_run
 from llmft.train.order import Order, plan_order
 from llmft.train.packing import require_isolation
 from llmft.train.processes import main_process, processes
-from llmft.train.rows import Rows, encode_rows, read_split, record_refused, require_rows
+from llmft.train.rows import Rows, encode_rows, read_split, record_refused, repeat_corrected, require_rows
 from llmft.train.running import full_disk_in_words, publish_adapter, run_trainer, set_threads_and_seed
 from llmft.train.sharding import gather_adapter_alone
 from llmft.train.tracking import require_tracker
@@ -69,6 +69,7 @@ def sft(
         record_refused(recipe.run.root / "refused.jsonl", *splits.values())
         say_lengths(recipe, {split: rows.long for split, rows in splits.items()})
     require_rows(recipe, splits)
+    splits["train"] = repeat_corrected(splits["train"], calls["train"], recipe.train.corrected_repeats)
     judging = add_metrics(recipe, tokenizer, calls["validation"], judge)
     recipe = fitted(recipe, splits["train"].encoded)
     order = _order(recipe, splits["train"])

@@ -151,6 +151,7 @@ def _row(one: Judged, turns: tuple[Turn, ...], target: Target, share: float) -> 
         red_flags=triage.red_flags,
         annotators=judges,
         agreement=round(share, 3) if judges > 1 else None,
+        corrected=not says(one.answer.given.text, target),
         confidence="gold" if share == 1 else "silver",
     )
     return Dialogue(
