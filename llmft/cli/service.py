@@ -55,14 +55,15 @@ def _run(arguments: argparse.Namespace) -> None:
     from llmft.serve.running import model_in_service, serve
     from llmft.serve.settings import SYSTEM, ServeSettings
 
-    file = arguments.file
+    file, follows = arguments.file, arguments.file is None and arguments.backend is None
     if file is not None:
         require_gate(file, despite=arguments.despite_gate)
-    if file is None and arguments.backend is None:
+    if follows:
         file = model_in_service(arguments.database, arguments.desk)
     serve(
         ServeSettings(
             model=file,
+            follows=follows,
             backend_url=arguments.backend,
             backend_model=arguments.backend_model,
             backend_key=os.environ.get("LLMFT_BACKEND_KEY"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import create_task, wait
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from threading import Thread
@@ -25,6 +26,7 @@ from llmft.serve.security.guard import Guard
 from llmft.serve.settings import ServeSettings
 from llmft.serve.store.database import Store, open_store
 from llmft.serve.store.keys import has_keys
+from llmft.serve.succession import follow_models
 from llmft.serve.triage.masking import masked_turn
 from llmft.serve.triage.questions import questions_for
 from llmft.serve.triage.screen import screen
@@ -90,10 +92,14 @@ def new_app(desk: Desk) -> ASGIApp:
     """The whole application; it closes the desk when it ends."""
 
     @asynccontextmanager
-    async def living(_: FastAPI) -> AsyncIterator[None]:
+    async def living(app: FastAPI) -> AsyncIterator[None]:
+        following = create_task(follow_models(app.state, _backend)) if desk.settings.follows else None
         yield
         await desk.feeds.close()
-        await desk.backend.close()
+        if following:
+            following.cancel()
+            await wait([following])
+        await app.state.desk.backend.close()
         desk.store.close()
 
     app = FastAPI(

@@ -87,9 +87,8 @@ def server_config(settings: ServeSettings, app: ASGIApp) -> uvicorn.Config:
 
 def model_in_service(database: str | None, folder: Path | None) -> Path:
     """The file that was taken into service; raises :class:`LlmftError` when there is none, or it was changed since."""
-    from llmft.run import sha256
     from llmft.serve.store.database import open_store
-    from llmft.serve.store.models import active_model
+    from llmft.serve.store.models import active_model, require_unchanged
 
     store = open_store(database, folder)
     try:
@@ -98,8 +97,7 @@ def model_in_service(database: str | None, folder: Path | None) -> Path:
         store.close()
     if active is None:
         raise LlmftError("no model is in service; name a file, or take one into service with: llmft models use FILE")
-    if not active.path.is_file() or sha256(active.path) != active.sha256:
-        raise LlmftError(f"{active.path} is gone or was changed since it was taken into service; see: llmft models list")
+    require_unchanged(active)
     return active.path
 
 

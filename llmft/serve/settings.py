@@ -17,6 +17,7 @@ class ServeSettings:
     """One service."""
 
     model: Path | None = None  # a GGUF file in this process
+    follows: bool = False  # the model in service, also when another one is taken
     backend_url: str | None = None  # or a server that speaks OpenAI's API
     backend_model: str = "default"  # the model's name there
     backend_key: str | None = None

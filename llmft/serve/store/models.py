@@ -61,6 +61,12 @@ def active_model(store: Store) -> ModelVersion | None:
     return taken[-1] if taken else None
 
 
+def require_unchanged(model: ModelVersion) -> None:
+    """Raise :class:`StoreError` unless the file is the one that was taken into service."""
+    if not model.path.is_file() or sha256(model.path) != model.sha256:
+        raise StoreError(f"{model.path} is gone or was changed since it was taken into service; see: llmft models list")
+
+
 def list_models(store: Store) -> list[ModelVersion]:
     """Every change of model, the oldest first."""
     with store.reading() as connection:
