@@ -184,7 +184,7 @@ def test_each_part_is_rounded_for_what_the_rounded_ones_before_it_send(name: str
 
     base = tiny_export.save_zoo_base(tmp_path / "base", name)
     sources = read_sources(base)
-    kinds = rounded_with_feedback(sources, [QUANTS["Q4_0"], QUANTS["F16"]], parse_rules(["ffn_down=Q5_0"]))
+    kinds = rounded_with_feedback(sources, [QUANTS["Q4_0"], QUANTS["F16"]], parse_rules(["ffn_down=Q5_0", "attn_output=Q4_1"]))
     matrices = {t.name: t for t in sources.model.tensors if t.name.startswith("blk.") and len(t.shape) == 2}
     embeddings = {"token_embd.weight"} if sources.model.has_output else set()
     assert set(kinds) == {*matrices, *embeddings} and kinds["blk.0.ffn_down.weight"] == Type.Q5_0
@@ -201,12 +201,13 @@ def test_each_part_is_rounded_for_what_the_rounded_ones_before_it_send(name: str
     layers_name = "transformer.h" if name == "gpt-j" else "model.layers"
     for titles in [[f"{layers_name}.{n}.{part}" for part in parts] for n in range(len(layers)) for parts in PARTS[name]]:
         inputs, drifted = entering(exact, titles[0]), entering(rounded, titles[0])
-        spread = spread_of(drifted.T @ drifted / len(inputs), (inputs - drifted).T @ drifted / len(inputs))
-        assert spread is not None
+        moments, drift = drifted.T @ drifted / len(inputs), (inputs - drifted).T @ drifted / len(inputs)
+        spreads, importance = spreads_of((moments,), (drift,)), np.diag(moments).copy()
+        assert spreads
         for title in titles:
             tensor, weight = modules[title], rounded.get_submodule(title).weight.data.numpy()
             found = made[tensor.name]
-            expected = in_head_order(round_rows(weight, spread, kinds[tensor.name]), tensor)
+            expected = in_head_order(round_groups(weight, spreads, kinds[tensor.name], importance), tensor)
             assert (found == expected).mean() > 0.97  # a sum in another order can turn a number that lies between two
             order = in_head_order(np.arange(len(weight))[:, None], tensor)[:, 0]
             weight[order] = dequantize(found, kinds[tensor.name])

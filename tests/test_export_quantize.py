@@ -129,9 +129,27 @@ def test_a_users_mixture_equals_llama_cpps_overrides(made: dict[str, Any]) -> No
     assert (types["blk.3.ffn_down.weight"], types["token_embd.weight"]) == (Type.Q6_K, Type.Q4_1)
 
 
+def test_a_wish_for_one_quant_leaves_the_others_alone(made: dict[str, Any]) -> None:
+    sources, _ = made["llama, tied, 8 layers, 4 heads a group"]
+    rules = parse_rules(["q4_0:ffn_down=Q6_K", "Q8_0: attn_v=F16", "(?:ffn_up)=Q5_0"])
+    assert [rule.quant for rule in rules] == ["Q4_0", "Q8_0", None]
+    changed = {
+        name: {tensor: kind for tensor, kind in tensor_types(sources.model, QUANTS[name], rules).items() if kind != plain[tensor]}
+        for name, plain in ((name, tensor_types(sources.model, QUANTS[name])) for name in ("F16", "Q4_0", "Q8_0"))
+    }
+    parts = {name: {(tensor.split(".")[2], kind) for tensor, kind in found.items()} for name, found in changed.items()}
+    assert parts == {
+        "F16": set(),
+        "Q4_0": {("ffn_down", Type.Q6_K), ("ffn_up", Type.Q5_0)},
+        "Q8_0": {("attn_v", Type.F16), ("ffn_up", Type.Q5_0)},
+    }
+
+
 @pytest.mark.parametrize(
     ("wish", "words"),
     [
+        ("Q4_0:ffn_down", "not of the form PATTERN=TYPE"),
+        ("Q4_0:=Q8_0", "not of the form"),
         ("ffn_down", "not of the form PATTERN=TYPE"),
         ("=Q4_0", "not of the form"),
         ("a=Q3", "a type among"),

@@ -37,7 +37,7 @@ def add_export(verbs: Verbs) -> None:
         action="append",
         default=[],
         metavar="PATTERN=TYPE",
-        help="type of the tensors whose name matches, as ffn_down=Q6_K",
+        help="type of the tensors whose name matches, as ffn_down=Q6_K, or Q4_0:ffn_down=Q6_K in that quant alone",
     )
     verb.add_argument(
         "--imatrix", type=Path, help="importance matrix of llama-imatrix's (default: of the recipe's training calls)"

@@ -118,11 +118,12 @@ def given_matrix(path: Path, sources: Sources) -> Given:
 
 
 def rounded_with_feedback(sources: Sources, kinds: Sequence[Quant], rules: Sequence[Rule]) -> dict[str, Type]:
-    """What becomes Q4_0 or Q5_0 in a Q4_0 file: weights of the layers, and the embedding; a tied head is finer."""
+    """What each weight of the layers becomes in a Q4_0 file, and the embedding where it is that coarse; a tied head is finer."""
     if not any(kind.bulk == Type.Q4_0 for kind in kinds):
         return {}
     types = tensor_types(sources.model, parse_quant("Q4_0"), rules, True)
-    return {name: kind for name, kind in types.items() if name.startswith(("blk.", EMBEDDING)) and kind in LOWEST}
+    weights = {name: kind for name, kind in types.items() if name.startswith("blk.") and kind not in FLOATS}
+    return weights | {name: kind for name, kind in types.items() if name == EMBEDDING and kind in LOWEST}
 
 
 def uses_importance(quant: Quant) -> bool:

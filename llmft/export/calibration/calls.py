@@ -20,7 +20,7 @@ from llmft.export.base.checkpoint import Floats
 from llmft.export.base.layout import Tensor
 from llmft.export.calibration.embedding import EMBEDDING, embedding_moments
 from llmft.export.calibration.reader import Enough, Reader, reader
-from llmft.export.calibration.rounding import SideBySide, round_layer, rounded_rows
+from llmft.export.calibration.rounding import Pair, round_layer, rounded_rows
 from llmft.export.file.feedback import spreads_of
 from llmft.export.file.imatrix import Statistic
 from llmft.export.file.kernels import Bytes
@@ -110,7 +110,7 @@ def read_layers(sources: Sources, rows: Sequence[Encoded], rounded: Mapping[str,
         for number in range(len(calls.layers)):
             gathered = _Gathered()
             with calls.layer(number) as layer:
-                made = {} if beside is None else round_layer(SideBySide(calls, beside, wanted, rounded), number)
+                made = {} if beside is None else round_layer(Pair(calls, beside, wanted, rounded), number)
                 with gathered.watching(layer, f"{calls.layers_name}.{number}.", tensors):
                     for _ in calls.read():
                         pass

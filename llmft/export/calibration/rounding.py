@@ -29,7 +29,7 @@ CHUNK_BYTES = 1 << 23  # of float32 weights that a thread rounds at a time
 
 
 @dataclass(frozen=True)
-class SideBySide:
+class Pair:
     """Both before the same layer, and the tensors that are rounded by the name of their module."""
 
     exact: Reader
@@ -43,7 +43,7 @@ def rounded_rows(rows: Floats, spreads: Sequence[Spread], kind: Type) -> Floats:
     return np.asarray(dequantize(_in_threads(rows, spreads, kind), kind), np.float32)
 
 
-def round_layer(both: SideBySide, number: int) -> dict[str, Bytes]:
+def round_layer(both: Pair, number: int) -> dict[str, Bytes]:
     """Bytes by tensor, in the order of the file, of layer ``number``, whose exact weights are in place.
 
     The exact model can then read that layer; the rounded one has done so. Tensors of which the calls tell nothing are left out.
@@ -52,11 +52,12 @@ def round_layer(both: SideBySide, number: int) -> dict[str, Bytes]:
     made: dict[str, Bytes] = {}
     with rounded.layer(number, dict(exact.layers[number].named_parameters())) as layer:
         for titles in _parts(both, number):
-            spreads = spreads_of(*_what_enters(both, number, titles[0]))
+            moments, drifts = _what_enters(both, number, titles[0])
+            spreads, importance = spreads_of(moments, drifts), np.concatenate([np.diag(group) for group in moments])
             for title in titles if spreads else ():
                 tensor, linear = both.tensors[_module(exact, number, title)], layer.get_submodule(title)
                 kind = both.kinds[tensor.name]
-                found = _in_threads(linear.weight.detach().cpu().numpy(), spreads, kind)
+                found = _in_threads(linear.weight.detach().cpu().numpy(), spreads, kind, importance)
                 made[tensor.name] = in_head_order(found, tensor)
                 _replace(linear, np.asarray(dequantize(found, kind), np.float32))
         for _ in rounded.read():
@@ -68,7 +69,7 @@ def _module(calls: Reader, number: int, title: str) -> str:
     return f"{calls.layers_name}.{number}.{title}"
 
 
-def _parts(both: SideBySide, number: int) -> list[list[str]]:
+def _parts(both: Pair, number: int) -> list[list[str]]:
     """What is to be rounded of a layer, in the order in which a call asks for it; what reads the same input together."""
     import torch
 
@@ -92,7 +93,7 @@ def _parts(both: SideBySide, number: int) -> list[list[str]]:
     return [titles for _, titles in asked]
 
 
-def _what_enters(both: SideBySide, number: int, title: str) -> tuple[Moments, Moments]:
+def _what_enters(both: Pair, number: int, title: str) -> tuple[Moments, Moments]:
     """H and D of a part's inputs, group of columns by group of columns (see ``file/feedback``)."""
     entering: dict[str, Any] = {}
 
@@ -138,9 +139,9 @@ def _replace(linear: Any, weight: Floats) -> None:
     linear.weight = torch.nn.Parameter(torch.from_numpy(weight).to(linear.weight.device), requires_grad=False)
 
 
-def _in_threads(rows: Floats, spreads: Sequence[Spread], kind: Type) -> Bytes:
+def _in_threads(rows: Floats, spreads: Sequence[Spread], kind: Type, importance: Floats | None = None) -> Bytes:
     """``rows`` as bytes, some of them a thread."""
     step = max(1, CHUNK_BYTES // (4 * rows.shape[1]))
     chunks = [rows[start : start + step] for start in range(0, len(rows), step)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return np.concatenate(list(pool.map(partial(round_groups, spreads=spreads, kind=kind), chunks)))
+        return np.concatenate(list(pool.map(partial(round_groups, spreads=spreads, kind=kind, importance=importance), chunks)))

@@ -20,7 +20,7 @@ from gguf import GGMLQuantizationType as Type
 from numpy.typing import NDArray
 
 from llmft.export.base.checkpoint import Floats
-from llmft.export.file.kernels import Bytes, row_bytes
+from llmft.export.file.kernels import Bytes, quantize_rows, row_bytes
 from llmft.export.file.known import Moments
 
 WIDEST = 2048  # columns whose errors are spread over each other: what is known of them grows with the square
@@ -72,11 +72,25 @@ def spreads_of(moments: Moments, drifts: Moments = ()) -> tuple[Spread, ...]:
     return spreads if len(spreads) == len(moments) else ()
 
 
-def round_groups(rows: Floats, spreads: Sequence[Spread], kind: Type) -> Bytes:
-    """``rows`` (rows, columns) as bytes (rows, bytes of a row) of a kind in LOWEST, each group of columns for itself."""
+def round_groups(rows: Floats, spreads: Sequence[Spread], kind: Type, importance: Floats | None = None) -> Bytes:
+    """``rows`` (rows, columns) as bytes (rows, bytes of a row), each group of columns for itself.
+
+    Moved rows of a kind that is not in LOWEST are rounded by ggml itself, with the ``importance`` of columns.
+    """
     edges = np.cumsum([len(spread.columns) for spread in spreads])[:-1]
-    groups = zip(np.split(rows, edges, axis=1), spreads, strict=True)
+    groups = list(zip(np.split(rows, edges, axis=1), spreads, strict=True))
+    if kind not in LOWEST:
+        return quantize_rows(np.concatenate([_moved(group, spread) for group, spread in groups], axis=1), kind, importance)
     return np.concatenate([round_rows(group, spread, kind) for group, spread in groups], axis=1)
+
+
+def _moved(rows: Floats, spread: Spread) -> Floats:
+    """In the order in which they were."""
+    if spread.shift is None:
+        return rows
+    moved = rows.copy()
+    moved[:, spread.columns] += rows[:, spread.columns] @ spread.shift
+    return moved
 
 
 def round_rows(rows: Floats, spread: Spread, kind: Type) -> Bytes:

@@ -66,24 +66,30 @@ def parse_quant(name: str) -> Quant:
 
 @dataclass(frozen=True)
 class Rule:
-    """A user's wish: tensors whose name holds ``pattern`` get ``kind``, in every quantised file."""
+    """A user's wish: tensors whose name holds ``pattern`` get ``kind``, in every quantised file or in those of one quant."""
 
     pattern: re.Pattern[str]
     kind: Type
+    quant: str | None = None
 
 
 def parse_rules(wishes: Iterable[str]) -> tuple[Rule, ...]:
-    """Rules from texts such as ``ffn_down=Q6_K`` or ``blk\\.[01]\\..*=Q8_0``; the first that matches counts."""
+    """Rules from texts such as ``ffn_down=Q6_K``, ``Q4_0:ffn_down=Q6_K`` (in that quant's files) or ``blk\\.[01]\\..*=Q8_0``.
+
+    The first that matches counts.
+    """
     rules = []
     for wish in wishes:
-        pattern, equals, name = wish.rpartition("=")
+        first, _, rest = wish.partition(":")
+        quant = first.strip().upper() if first.strip().upper() in QUANTS else None
+        pattern, equals, name = (wish if quant is None else rest.strip()).rpartition("=")
         kind = TYPES.get(name.strip().upper())
         if not equals or not pattern or kind is None:
             raise ExportError(f"{wish!r} is not of the form PATTERN=TYPE with a type among {', '.join(TYPES)}")
         if kind not in (*FLOATS, *NUMPY_TYPES) and library() is None:
             raise MissingExtraError("llama_cpp", "export")
         try:
-            rules.append(Rule(re.compile(pattern), kind))
+            rules.append(Rule(re.compile(pattern), kind, quant))
         except re.error as error:
             raise ExportError(
                 f"{pattern!r} is no regular expression ({error}); write it as Python's re module wants it"
@@ -108,7 +114,8 @@ def _type_of(tensor: Tensor, quant: Quant, rules: Sequence[Rule], mixture: _Mixt
         return Type.F32
     if quant.bulk in FLOATS:
         return quant.bulk
-    wish = next((rule.kind for rule in rules if rule.pattern.search(tensor.name)), None)
+    of_file = (rule for rule in rules if rule.quant in (None, quant.name))
+    wish = next((rule.kind for rule in of_file if rule.pattern.search(tensor.name)), None)
     return fit(mixture.choose(tensor) if wish is None else wish, tensor.columns)
 
 

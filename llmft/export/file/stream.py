@@ -19,7 +19,7 @@ from llmft.errors import CheckpointError
 from llmft.export.adapters.merge import merged_rows
 from llmft.export.base.checkpoint import Floats
 from llmft.export.base.layout import Tensor
-from llmft.export.file.feedback import LOWEST, Spread, round_groups, spreads_of
+from llmft.export.file.feedback import Spread, round_groups, spreads_of
 from llmft.export.file.header import ALIGNMENT, Plan, tensor_bytes
 from llmft.export.file.kernels import Bytes, quantize_rows
 from llmft.export.file.known import Inputs, Known, Moments
@@ -93,13 +93,12 @@ class Form:
     """What a tensor becomes in one file."""
 
     kind: Type
-    with_feedback: bool
+    with_feedback: bool  # only in a Q4_0 file, for what is lost of one tensor is made good in others of the same file
 
     @classmethod
     def of(cls, plan: Plan, tensor: Tensor) -> Form:
-        """Only a Q4_0 file is rounded with feedback, for what is rounded before in it is made good behind."""
-        kind = plan.types[tensor.name]
-        return cls(kind, plan.quant.bulk == Type.Q4_0 and kind in LOWEST)
+        """From the plan of the file."""
+        return cls(plan.types[tensor.name], plan.quant.bulk == Type.Q4_0)
 
 
 @dataclass
