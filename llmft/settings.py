@@ -197,12 +197,12 @@ class Export(Section):
     )
     rounding: Literal["feedback", "nearest"] = Field(
         default="feedback",
-        description="of Q4_0 where there are calibration dialogues: errors made good in later columns (GPTQ), or llama.cpp's own",
+        description="of Q4_0 where there are calibration dialogues: errors made good behind (GPTQ, QEP), or llama.cpp's own",
     )
     merge_base: Literal["original", "nf4", "better"] = Field(
         default="original",
         description="merge into the original weights, those that QLoRA saw, or where validation calls lose less",
     )
     mix: dict[str, str] = Field(
-        default={}, description="pattern of tensor names: type, such as ffn_down: Q6_K, in quantised files"
+        default={}, description="pattern of tensor names: type, as ffn_down: Q6_K, or Q4_0:ffn_down: Q6_K in that quant alone"
     )
