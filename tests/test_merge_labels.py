@@ -223,6 +223,7 @@ def test_an_erased_call_takes_its_answers_with_it(folder, tmp_path):
 def test_what_people_were_not_asked_stays(folder):
     dialogue = of_split(folder, "train")[0]
     labels = Labels(urgency="U3", specialty="orl", disposition="advice", differential=(("I21", 0.4),), required_slots=("onset",))
+    labels = labels.model_copy(update={"corrected": True})
     path = folder / "train.jsonl"
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     lines[0]["labels"] = labels.model_dump(exclude_defaults=True)
@@ -230,7 +231,7 @@ def test_what_people_were_not_asked_stays(folder):
     imported(folder, [task(dialogue, annotation(1))])
     kept = dialogues(folder)[dialogue.id].labels
     assert (kept.disposition, kept.differential, kept.required_slots) == ("advice", (("I21", 0.4),), ("onset",))
-    assert kept.urgency == "U1"
+    assert (kept.urgency, kept.corrected) == ("U1", True)
 
 
 def test_several_people_as_one_label():

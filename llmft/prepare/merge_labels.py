@@ -182,7 +182,7 @@ def _labelled(dialogue: Dialogue, answers: Answers, merged: Merged) -> Dialogue 
             return dialogue
     before = dialogue.labels
     if before is not None:  # what nobody was asked for
-        kept = {name: getattr(before, name) for name in ("disposition", "differential", "required_slots")}
+        kept = {name: getattr(before, name) for name in ("disposition", "differential", "required_slots", "corrected")}
         labels = labels.model_copy(update=kept)
     made = _with_block(dialogue, labels)
     found = check_dialogue(made, read_triage(made.turns[-1].text), "", 0)
