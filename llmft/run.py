@@ -106,7 +106,8 @@ def disk_error(path: Path, error: OSError) -> Exception:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return DiskError(f"{path} cannot be written: {error.strerror}; choose a folder that you may write to")
     if error.errno in NO_PLACE and _is_about(error.filename, path):
-        reason = "a file stands in the way" if error.errno in (errno.EEXIST, errno.ENOTDIR) else error.strerror
+        others = {errno.EEXIST: "a file", errno.ENOTDIR: "a file", errno.EISDIR: "a folder"}
+        reason = f"{others[error.errno]} stands in the way" if error.errno in others else error.strerror
         return DiskError(f"{path} cannot be made: {reason} ({error.filename}); choose another place")
     return error
 

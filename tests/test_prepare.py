@@ -308,7 +308,7 @@ def test_strict_stops_at_the_first_bad_row_and_leaves_the_set_as_it_was(tmp_path
 def test_strict_does_not_trust_the_parts_of_a_run_that_was_not(tmp_path, given):
     source = write_rows(tmp_path / "calls.jsonl", [record(1), *BAD])
     (tmp_path / "out" / "versions.jsonl").mkdir(parents=True)  # so that the first run fails after its parts are made
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(DiskError, match="a folder stands in the way"):
         prepare([source], tmp_path / "out", given)
     assert (tmp_path / "out" / ".work" / "part-00000.json").is_file()
     with pytest.raises(DialogueError, match="--strict"):
