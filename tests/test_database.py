@@ -21,7 +21,9 @@ from tiny_stage import chat, options, write_rows
 
 from llmft.dialogue import EvidenceMention, Labels, Symptom, as_line
 from llmft.errors import DialogueError, DiskError, LlmftError
+from llmft.prepare import database_tables
 from llmft.prepare.database import Answer, build_database, print_answer, query
+from llmft.prepare.database_tables import fill
 from llmft.prepare.stage import prepare
 
 DOCS = Path(__file__).parent.parent / "docs" / "data.md"
@@ -259,6 +261,28 @@ def test_a_disk_without_room_is_one_sentence(tmp_path):
     assert "\n" not in str(caught.value)
     assert (tmp_path / "calls.duckdb").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def set_of_long_calls(folder):
+    """Twelve calls of half a megabyte."""
+    long = [rich_call().model_copy(update={"id": f"long-{number}"}) for number in range(12)]
+    said = [call.turns[0].model_copy(update={"text": f"{call.id} aïe " * 30_000}) for call in long]
+    lines = [as_line(call.model_copy(update={"turns": (turn, *call.turns[1:])})) for call, turn in zip(long, said, strict=True)]
+    (empty_set(folder) / "train.jsonl").write_text("".join(lines), "utf-8")
+    return folder
+
+
+def test_what_does_not_fit_little_memory_is_filled_anew_with_more(tmp_path, monkeypatch):
+    folder, tables = set_of_long_calls(tmp_path), ("dialogues", "turns", "evidence", "labels", "deidentification")
+    fill(folder, folder / "at-once.duckdb", 1)
+    monkeypatch.setattr(database_tables, "MEMORY", "8MB")
+    fill(folder, folder / "in-two-tries.duckdb", 1)
+    for table in tables:
+        found = [query(folder / f"{name}.duckdb", f"FROM {table}").rows for name in ("at-once", "in-two-tries")]
+        assert found[0] == found[1] != ()
+    monkeypatch.setattr(database_tables, "MORE_MEMORY", "8MB")
+    with pytest.raises(DiskError, match=r"no database can be written .* free memory, or space on its disk"):
+        fill(folder, folder / "never.duckdb", 1)
 
 
 def test_a_process_that_fails_without_a_word_is_one_sentence(tmp_path, monkeypatch):

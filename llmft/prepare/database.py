@@ -8,7 +8,7 @@
     doctors           the roster beside the set, when there is one (doctors.json)
     lineage           dialogue_id, source, row: where a call came from
 
-DuckDB reads the JSON lines itself, a table at a time, so memory does not grow with the set.
+DuckDB reads the JSON lines itself, anew for each table, so memory does not grow with the set.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from llmft.errors import DialogueError, DiskError, LlmftError
 
 SPLIT_FILES = ("train.jsonl", "validation.jsonl", "test.jsonl")
 DOCTORS, LINEAGE = "doctors.json", "lineage.jsonl"
-MEMORY = "400MB"
+MEMORY, MORE_MEMORY = "128MB", "1GB"  # the latter where single calls are megabytes long
 LONGEST_LINE_BYTES = 16 << 20
 
 _TURN = 'STRUCT(speaker VARCHAR, text VARCHAR, stage VARCHAR, act VARCHAR, start DOUBLE, "end" DOUBLE, evidence JSON[])'
@@ -36,31 +36,31 @@ _DIALOGUE = (
     "collected_on VARCHAR, "
     f"patient {_PATIENT}, labels {_LABELS}, turns {_TURN}[], deid STRUCT(status VARCHAR, counts MAP(VARCHAR, INTEGER))"
 )
-# Table ─▶ the query that makes it of the lines. Defaults are those of llmft.dialogue, which leaves them out.
+# Table ─▶ the query that makes it of {lines}. Defaults are those of llmft.dialogue, which leaves them out.
 _TABLES: dict[str, str] = {
     "dialogues": """SELECT id, split, lang, family_id, coalesce(source, 'real') AS source, coalesce(channel, 'phone') AS channel,
              license, collected_on, patient.age AS age, coalesce(patient.age_unit, 'y') AS age_unit, patient.sex AS sex,
              patient.pregnant AS pregnant, coalesce(patient.caller, 'self') AS caller, labels.urgency AS urgency,
              labels.specialty AS specialty, len(turns)::INTEGER AS turns,
              list_sum(list_transform(turns, lambda turn: len(string_split(turn.text, ' '))))::INTEGER AS words
-           FROM lines""",
+           FROM {lines}""",
     "turns": """SELECT id AS dialogue_id, i - 1 AS i, turn.speaker AS speaker, turn.text AS text, turn.stage AS stage,
              turn.act AS act, turn.start AS start_s, turn."end" AS end_s
-           FROM (SELECT id, unnest(turns) AS turn, generate_subscripts(turns, 1) AS i FROM lines)""",
+           FROM (SELECT id, unnest(turns) AS turn, generate_subscripts(turns, 1) AS i FROM {lines})""",
     "evidence": """SELECT id AS dialogue_id, i - 1 AS turn, fact->>'slot' AS slot, fact->>'value' AS value,
              coalesce((fact->>'negated')::BOOLEAN, false) AS negated, (fact->>'$.span[0]')::INTEGER AS span_start,
              (fact->>'$.span[1]')::INTEGER AS span_end
            FROM (SELECT id, i, unnest(turn.evidence) AS fact
-                 FROM (SELECT id, unnest(turns) AS turn, generate_subscripts(turns, 1) AS i FROM lines))""",
+                 FROM (SELECT id, unnest(turns) AS turn, generate_subscripts(turns, 1) AS i FROM {lines}))""",
     "labels": """SELECT id AS dialogue_id, labels.urgency AS urgency, labels.specialty AS specialty,
              labels.icd10_primary AS icd10_primary, coalesce(labels.red_flags, []) AS red_flags,
              coalesce(labels.specialty_acceptable, []) AS specialty_acceptable, coalesce(labels.symptoms, []) AS symptoms,
              labels.disposition AS disposition, coalesce(labels.required_slots, []) AS required_slots,
              coalesce(labels.annotators, 1) AS annotators, labels.agreement AS agreement,
              coalesce(labels.confidence, 'generated') AS confidence, labels.rule_confidence AS rule_confidence
-           FROM lines WHERE labels IS NOT NULL""",
+           FROM {lines} WHERE labels IS NOT NULL""",
     "deidentification": """SELECT id AS dialogue_id, entry.key AS placeholder, entry.value AS mentions
-           FROM (SELECT id, unnest(map_entries(deid.counts)) AS entry FROM lines)""",
+           FROM (SELECT id, unnest(map_entries(deid.counts)) AS entry FROM {lines})""",
 }
 _DOCTORS = (
     "doctor_id VARCHAR, display_name VARCHAR, specialties VARCHAR[], site VARCHAR, modes VARCHAR[], languages VARCHAR[], "
@@ -91,24 +91,34 @@ def fill(folder: Path, file: Path, threads: int) -> None:
     """Write the tables of the set in ``folder`` to ``file``, which must not exist yet and lies in a folder of its own."""
     import duckdb
 
-    files = [folder / name for name in SPLIT_FILES]
-    settings = {"memory_limit": MEMORY, "threads": threads, "temp_directory": str(file.with_suffix(".spill"))}
     try:
-        with duckdb.connect(str(file), config=settings) as connection:
-            _fill(connection, folder, files)
-            _check(connection, folder)
-    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-        raise DiskError(f"{folder}: no database can be written ({type(error).__name__}); free space on its disk") from error
+        try:
+            _fill(folder, file, threads, MEMORY)
+        except (duckdb.OutOfMemoryException, duckdb.TransactionException):  # the latter when it is short at the end of a table
+            for left in (file, file.with_name(f"{file.name}.wal")):
+                left.unlink(missing_ok=True)
+            _fill(folder, file, threads, MORE_MEMORY)
+    except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException) as error:
+        wanted = "free space on its disk" if isinstance(error, duckdb.IOException) else "free memory, or space on its disk"
+        raise DiskError(f"{folder}: no database can be written ({type(error).__name__}); {wanted}") from error
     except duckdb.Error as error:  # its message may quote a line
         raise DialogueError(f"the files of {folder} cannot be read as calls; make the set again with: llmft prepare") from error
 
 
-def _fill(connection: Any, folder: Path, files: list[Path]) -> None:
-    # The lines are parsed once. A temporary table lies beside the file, not in it, and is spilled where memory is short.
-    connection.execute(f"CREATE TEMP TABLE lines AS {_lines(files, _DIALOGUE)}")
+def _fill(folder: Path, file: Path, threads: int, memory: str) -> None:
+    import duckdb
+
+    settings = {"memory_limit": memory, "threads": threads, "temp_directory": str(file.with_suffix(".spill"))}
+    with duckdb.connect(str(file), config=settings) as connection:
+        _make_tables(connection, folder)
+        _check(connection, folder)
+
+
+def _make_tables(connection: Any, folder: Path) -> None:
+    # The lines are parsed anew for each table: kept as one, they would fill all memory that there is.
+    lines = f"({_lines([folder / name for name in SPLIT_FILES], _DIALOGUE)})"
     for table, select in _TABLES.items():
-        connection.execute(f"CREATE TABLE {table} AS {select}")
-    connection.execute("DROP TABLE lines")
+        connection.execute(f"CREATE TABLE {table} AS {select.format(lines=lines)}")
     origins = folder / LINEAGE
     if origins.is_file():
         lines = _lines([origins], "id VARCHAR, source VARCHAR, row BIGINT")
