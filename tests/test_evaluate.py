@@ -153,6 +153,24 @@ def test_unknown_model_is_refused(model: str, recipe: Recipe) -> None:
         stage.evaluate(recipe, [model])
 
 
+def test_two_files_of_one_name_are_refused_and_a_model_named_twice_is_asked_once(recipe: Recipe) -> None:
+    file, other = recipe.export_dir / "tiny-F16.gguf", Path("tiny-F16.gguf")
+    assert [c.name for c in candidates.find_candidates(recipe, ["base", str(file), str(file)])] == ["base", file.name]
+    other.write_bytes(b"another model")
+    with pytest.raises(CheckpointError, match=r"'tiny-F16.gguf' and another one are both called tiny-F16.gguf; rename"):
+        candidates.find_candidates(recipe, [str(file), str(other)])
+
+
+def test_a_model_that_is_another_by_now_leaves_the_table(recipe: Recipe) -> None:
+    file = recipe.export_dir / "tiny-F16.gguf"
+    stage.evaluate(recipe, ["base", str(file)])
+    file.unlink()
+    facts, test, validation = stage.read_sets(recipe)
+    assert [kept.name for kept in stage.kept_models(recipe, facts, test, validation)] == ["base", "tiny-F16.gguf"]  # only gone
+    file.write_bytes(b"exported anew")
+    assert [kept.name for kept in stage.kept_models(recipe, facts, test, validation)] == ["base"]
+
+
 def test_adapter_that_is_not_trained_is_refused(recipe: Recipe) -> None:
     recipe.run.adapter_dir.unlink()
     with pytest.raises(CheckpointError, match="llmft sft"):

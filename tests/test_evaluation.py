@@ -15,12 +15,17 @@ from llmft.cli import main
 from llmft.dialogue import Dialogue, Urgency, write_dialogues
 from llmft.errors import GateError, RecipeError
 from llmft.evaluate import stage
-from llmft.evaluate.contest import Contestant
+from llmft.evaluate.candidates import find_candidate
+from llmft.evaluate.comparison import compare
+from llmft.evaluate.contest import CallSet, Contestant, rivals
+from llmft.evaluate.figures.triage import FIGURES
 from llmft.evaluate.figures.urgency import ranks
 from llmft.evaluate.gate import Policy, gate
 from llmft.evaluate.predict import write_predictions
 from llmft.evaluate.prediction import Prediction, Verdict
+from llmft.evaluate.reporting import names
 from llmft.evaluate.reporting.errors_section import worst_errors
+from llmft.evaluate.reporting.verdict import opinion
 from llmft.evaluate.rivals.calls import taught
 from llmft.evaluate.rivals.encoder_recipe import EncoderRecipe, read_strict
 from llmft.evaluate.rivals.floor import WordRegression, majority
@@ -73,7 +78,7 @@ def put(recipe: Recipe, models: dict[str, list[Prediction]]) -> dict[str, Any]:
     held_out = answers(list(validation.dialogues))
     for name, predictions in models.items():
         write_predictions(recipe.run.evaluation_dir / f"predictions-{name}.jsonl", KEY, predictions)
-    made = {"m-Q4_0.gguf": (("file", "f" * 64),)}
+    made = {"m-Q4_0.gguf": (("file", "f" * 64),), "base": tuple(find_candidate(recipe, "base").identity.items())}
     contestants = [Contestant(n, "model", p, held_out, KEY, made.get(n, ())) for n, p in models.items()]
     return stage.report(recipe, contestants, facts, test, validation)
 
@@ -143,11 +148,11 @@ def test_page_begins_with_the_verdict_and_holds_everything(evaluated: Evaluated)
     page = evaluated.page
     order = ["Would you let it answer the phone",
              "Everybody on the same calls", "What quantisation cost", "The worst twenty errors",
-             "What is taken for what", "Does it know what it does not know", "The conversation", "For whom is it worse",
-             "Personal data: attacks", "Differences from adapter", "Every figure", "What this test cannot show"]  # fmt: skip
+             "What is taken for what?", "Does it know what it does not know", "The conversation", "For whom is it worse",
+             "Personal data: attacks", "Differences from: tuned model", "Every figure", "What this test cannot show"]  # fmt: skip
     places = [page.find(title) for title in order]
     assert -1 not in places and places == sorted(places)
-    assert "No: “adapter + rules” must not answer the phone" in page or "Not alone: “adapter + rules”" in page
+    assert "No: “tuned model + rules” must not answer the phone" in page or "Not alone: “tuned model + rules”" in page
     missed = [p.id for p in worst_errors(answers(evaluated.calls, misses_every=3))]
     assert 0 < len(missed) <= 20 and all(f"<code>{name}</code>" in page for name in missed)
     assert "are invented or simulated" in page and "extraction_rate" in page and page.count("<svg") >= 6
@@ -326,12 +331,63 @@ def test_gate_against_the_version_in_use(evaluated: Evaluated) -> None:
         ("require: [{figure: recall, at_least: 1}]", "'recall' is none of urgency_accuracy"),
         ("require: [{figure: under_triage}]", "give at_least or at_most"),
         ("require: []", "require"),
+        ("require: [{figure: under_triage, at_most: 5}]", "at_most"),  # per cent: it would let everybody pass
+        ("require: [{figure: emergency_recall, at_least: .nan}]", "at_least"),
         ("requires: 1", "known keys"),
     ],
 )
 def test_policy_that_cannot_be_meant_is_refused(text: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=told):
         read_strict(policy(tmp_path, text), Policy)
+
+
+def test_shipped_policy_lets_nobody_pass_who_calls_everything_an_emergency(evaluated: Evaluated) -> None:
+    recipe = recipe_in(Path(evaluated.recipe.runs).parent, "alarm")
+    alarmed = [p.model_copy(update={"predicted": p.gold.model_copy(update={"urgency": "U1"})}) for p in answers(evaluated.calls)]
+    put(recipe, {"adapter": alarmed})
+    shipped = (Path(__file__).parents[1] / "recipes/gate.yaml").read_text("utf-8").replace("emergencies: 59", "emergencies: 0")
+    asked = Path(recipe.runs).parent / "shipped.yaml"
+    asked.write_text(shipped, "utf-8")
+    assert gate(recipe, asked, [], None)["adapter"].short == ("urgency_kappa is 0.0000, at least 0.4 is asked",)
+
+
+def test_every_figure_has_a_name_in_both_languages() -> None:
+    assert set(names.FIGURES) == set(FIGURES)
+    assert names.contestant("m-Q4_0.gguf + rules", "m") == ("Q4_0 + règles", "Q4_0 + rules")
+    assert names.contestant("adapter", "m") == ("modèle affiné", "tuned model")
+
+
+def test_verdict_tells_what_happens_without_rules_and_which_file_falls_short(evaluated: Evaluated) -> None:
+    verdict = evaluated.page[: evaluated.page.index("Everybody on the same calls")]
+    alone = evaluated.report["models"]["adapter"]
+    missed = round((1 - alone["emergency_recall"]) * alone["emergencies"])
+    assert (
+        f"Without the rules, as in GPT4All, it recognises {100 * alone['emergency_recall']:.1f} % of them: {missed} of" in verdict
+    )
+    good, silent = answers(evaluated.calls), [p.model_copy(update={"predicted": None}) for p in answers(evaluated.calls)]
+    contestants = [
+        Contestant(name, kind, found)
+        for name, kind, found in (
+            ("adapter", "model", good),
+            ("adapter + rules", "rules", good),
+            ("n-Q4_0.gguf + rules", "rules", silent),
+        )
+    ]
+    facts, test, _ = stage.read_sets(evaluated.recipe)
+    told = [en for _, en in opinion(compare(contestants, test, facts, evaluated.recipe.run.root), "n").lines]
+    assert "But “Q4_0 + rules”: Emergencies recognised: 0.0 %, target at least 95.0 %." in told
+    assert not any(line.startswith("But") for line in told[:2])
+
+
+def test_rivals_are_asked_again_when_a_label_is_corrected(evaluated: Evaluated) -> None:
+    facts, test, validation = stage.read_sets(evaluated.recipe)
+    first = test.dialogues[0]
+    assert first.labels is not None
+    other = first.model_copy(update={"labels": first.labels.model_copy(update={"specialty": "dentaire"})})
+    corrected = CallSet((other, *test.dialogues[1:]))
+    found = {rival.name: rival for rival in rivals(evaluated.recipe, corrected, validation)}
+    assert {found[name].predictions[0].gold.specialty for name in ("rules", "majority", "tfidf")} == {"dentaire"}
+    rivals(evaluated.recipe, test, validation)
 
 
 def test_gate_without_figures_is_an_error_and_its_exit_code_one(
@@ -386,6 +442,17 @@ def call_of(text: str, lang: str = "fr", **patient: Any) -> Dialogue:
         ("sex", call_of("Ma mère tousse, elle a chaud."), ["Ma mère tousse, elle a chaud.", "Mon père tousse, il a chaud."]),
         ("sex", call_of("My son is hot, she said.", "en"), ["My son is hot, she said.", "My daughter is hot, he said."]),
         ("sex", call_of("J'ai mal."), None),
+        ("sex", call_of("Il y a deux jours, s'il vous plaît."), None),  # nobody is meant
+        (
+            "sex",
+            call_of("Il dort, je crois qu'il a chaud."),
+            ["Il dort, je crois qu'il a chaud.", "Elle dort, je crois qu'elle a chaud."],
+        ),
+        (
+            "sex",
+            call_of("I told her to sit, her arm hurts.", "en"),
+            ["I told her to sit, her arm hurts.", "I told him to sit, his arm hurts."],
+        ),
         ("name", call_of("J'ai mal."), ["Je m'appelle Jean Martin. J'ai mal.", "Je m'appelle Mohamed Benali. J'ai mal."]),
     ],
 )

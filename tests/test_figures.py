@@ -363,3 +363,27 @@ def test_what_the_set_cannot_tell_is_said(gold: list[Verdict], told: str) -> Non
 def test_an_urgency_that_is_no_level_is_as_good_as_none() -> None:
     assert values("emergency_recall under_triage", of((U1, U1.model_copy(update={"urgency": "U9"})))) == [0.0, 1.0]
     assert not math.isnan(measure(of((U1, U1.model_copy(update={"urgency": "U9"})))).values["urgency_accuracy"] or 0)
+
+
+def test_interval_of_a_share_is_neither_blind_to_families_nor_sure_of_a_flawless_set() -> None:
+    flawless = measure(of(*[(U1, U1)] * 30))
+    assert flawless.intervals["format_valid"] == pytest.approx(exact_interval(30, 30))
+    assert flawless.intervals["icd10_invalid"] == pytest.approx(exact_interval(0, 30))
+    assert (
+        flawless.values["specialty_macro_f1"] == 1.0 == flawless.intervals["specialty_macro_f1"][0]
+    )  # no share: resampled alone
+    two_families = measure(of(*[(U1, U1)] * 20, *[(U1, U3)] * 20), ["a"] * 20 + ["b"] * 20)
+    assert two_families.intervals["emergency_recall"] == (0.0, 1.0)  # all rests on which of two scenarios comes
+    apart = measure(of(*[(U1, U1)] * 20, *[(U1, U3)] * 20))
+    assert apart.intervals["emergency_recall"] == pytest.approx(exact_interval(20, 40), abs=0.03)
+
+
+def test_a_call_without_room_for_probabilities_counts_by_the_specialty_it_names() -> None:
+    likely = {"top_specialties": (("cardiologie", 0.9),), "urgency_probabilities": {"U1": 1.0}}
+    found = [*of((U1, U1), **likely), *of((U1, U3), (U1, None), urgency_probabilities={})]
+    assert value_of(FIGURES["specialty_top3"], found) == pytest.approx(1 / 3)
+    assert value("specialty_top3", (U1, U1)) is None  # a server tells none at all
+
+
+def test_who_answers_nothing_is_not_called_well_calibrated() -> None:
+    assert certainty(of((U1, None), (U2, None), urgency_probabilities={"U1": 1.0}), None) is None

@@ -14,7 +14,6 @@ from llmft.engine import Answer
 from llmft.engine.parallel_llama import open_parallel
 from llmft.engine.torch_model import load_base
 from llmft.errors import BackendError
-from llmft.evaluate import predict as module
 from llmft.evaluate.predict import predict, predict_resumably
 from llmft.evaluate.prediction import Prediction
 from llmft.prompt import Message
@@ -72,8 +71,7 @@ def test_model_without_a_block_has_probabilities_too() -> None:
     assert all(p.urgency_probabilities and len(p.top_specialties) >= 3 for p in found)
 
 
-def test_killed_run_goes_on_after_what_it_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK_CALLS", 1)
+def test_killed_run_goes_on_after_what_it_kept(tmp_path: Path) -> None:
     path = tmp_path / "evaluation" / "predictions-x.jsonl"
     with pytest.raises(BackendError):
         ask(path, Spoken(lives=2))
@@ -86,6 +84,41 @@ def test_killed_run_goes_on_after_what_it_kept(tmp_path: Path, monkeypatch: pyte
     found = ask(path, second)
     assert second.asked == 1 and [p.id for p in found] == ["a", "b", "c"] and not asked.exists()
     assert found == predict(Spoken(), tiny.dialogues(), tiny.SYSTEM, 200, "test")
+
+
+class Failing(Spoken):
+    """A server that fails on every call but the first, and is then gone."""
+
+    def answers(self, conversations: Sequence[Sequence[Message]], max_new_tokens: int) -> Iterator[tuple[int, Answer]]:
+        yield next(super().answers(conversations, max_new_tokens))
+        yield 1, Answer("", False, 5.0, "time_out")
+        raise BackendError("the server is gone")
+
+
+def test_calls_that_a_dying_server_failed_on_are_asked_again(tmp_path: Path) -> None:
+    path = tmp_path / "predictions-x.jsonl"
+    with pytest.raises(BackendError):
+        ask(path, Failing())
+    again = Spoken()
+    assert [p.failure for p in ask(path, again)] == [None] * 3 and again.asked == 2
+
+
+def test_a_call_that_a_living_server_failed_on_stays_a_failure(tmp_path: Path) -> None:
+    class Slow(Spoken):
+        def answers(self, conversations: Sequence[Sequence[Message]], max_new_tokens: int) -> Iterator[tuple[int, Answer]]:
+            yield 2, Answer("", False, 5.0, "time_out")
+            yield from super().answers(conversations[:2], max_new_tokens)
+
+    path = tmp_path / "predictions-x.jsonl"
+    assert [p.failure for p in ask(path, Slow())] == [None, None, "time_out"]
+    assert [p.failure for p in ask(path, Spoken(lives=0))] == [None, None, "time_out"]
+
+
+@pytest.mark.parametrize("runtime", ["llama"])
+def test_a_call_without_room_has_empty_probabilities(runtime: str) -> None:
+    engine = open_parallel(tiny.gguf("llama3"), context_tokens=64, slots=3, threads=1)
+    found = predict(engine, tiny.dialogues(), tiny.SYSTEM, 200, "test")
+    assert all((p.urgency_probabilities, p.top_specialties, p.predicted) == ({}, (), None) for p in found)
 
 
 def test_second_run_asks_nobody(tmp_path: Path) -> None:

@@ -151,3 +151,11 @@ def test_reassurance_is_heard(text: str, safe: bool) -> None:
 
 def test_language_of_nothing_is_unknown() -> None:
     assert language("") is None and language("38,5 ?") is None
+
+
+def test_asking_for_a_medicine_is_no_advice_and_a_denied_emergency_is_none() -> None:
+    assert not forbidden("Bien. Prenez-vous de l'insuline ?") and not forbidden("Any daily aspirin?")
+    assert forbidden("Avez-vous de la fièvre ? Prenez du paracétamol.") and forbidden("Take some aspirin.")
+    assert said("Ce n'est pas une urgence.").urgency == said("This isn't an emergency.").urgency == "U4"
+    assert said("Rendez-vous aux urgences.").urgency == said("Go to the emergency department.").urgency == "U1"
+    assert reassures("Ne vous en faites pas.") and reassures("There is no need to worry.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -35,6 +35,29 @@ def default_models(recipe: Recipe) -> list[str]:
     """Base, the adapter once it is trained, and every GGUF of the recipe's export folder."""
     adapter = ["adapter"] if (recipe.run.adapter_dir / ADAPTER_WEIGHTS).is_file() else []
     return ["base", *adapter, *map(str, recipe.exported)]
+
+
+def find_candidates(recipe: Recipe, models: Sequence[str], threads: int | None = None) -> list[Candidate]:
+    """The candidates that ``models`` mean, each once; raises :class:`CheckpointError` where two would have one name."""
+    found: dict[str, Candidate] = {}
+    for model in models:
+        candidate = find_candidate(recipe, model, threads)
+        if found.setdefault(candidate.name, candidate).identity != candidate.identity:
+            raise CheckpointError(
+                f"model {model!r} and another one are both called {candidate.name}; rename a file, or evaluate it in a run of "
+                "its own with name=…"
+            )
+    return list(found.values())
+
+
+def is_still(recipe: Recipe, name: str, made_of: Mapping[str, str]) -> bool:
+    """Whether the model that was called ``name`` is what it was; one that is gone, or lies elsewhere, is taken at its word."""
+    places = {path.name + held: f"{path}{held}" for path in recipe.exported for held in ("", HELD)}
+    model = places.get(name, name if name in ("base", "adapter") else None)
+    try:
+        return model is None or find_candidate(recipe, model).identity == dict(made_of)
+    except CheckpointError:  # it is gone
+        return True
 
 
 def find_candidate(recipe: Recipe, model: str, threads: int | None = None) -> Candidate:

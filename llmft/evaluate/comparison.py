@@ -21,6 +21,7 @@ HEADLINE = (
     "emergency_recall", "under_triage", "severe_under_triage", "over_triage_not_urgent", "triage_success", "urgency_accuracy",
     "urgency_kappa", "specialty_accuracy", "specialty_macro_f1", "icd10_category", "format_valid",
 )  # fmt: skip
+GAPS = ("emergency_recall", "severe_under_triage")  # whose widest distance between groups is told
 DECISIVE = ("triage_success", "urgency_kappa", "specialty_macro_f1")  # what a constant answer cannot win
 
 
@@ -46,7 +47,7 @@ class Comparison:
     keys: dict[str, str]
     made_of: dict[str, dict[str, str]]
     groups: dict[str, list[dict[str, Any]]]
-    gaps: dict[str, dict[str, tuple[float, str, str]]]  # of emergency recall
+    gaps: dict[str, dict[str, dict[str, tuple[float, str, str]]]]  # contestant ─▶ figure ─▶ way of grouping
     certainty: dict[str, dict[str, Any]]
     differences: dict[str, list[Difference]]  # contestant ─▶ what it has more than the main one
     wins: tuple[Win, ...]
@@ -61,7 +62,7 @@ class Comparison:
                 "key": self.keys[name],
                 "made_of": self.made_of[name],
                 "groups": self.groups[name],
-                "gaps": {way: list(gap) for way, gap in self.gaps[name].items()},
+                "gaps": self.gaps[name],
                 "certainty": self.certainty.get(name),
                 "against_main": [asdict(difference) for difference in self.differences.get(name, [])],
             }
@@ -102,7 +103,7 @@ def compare(contestants: Sequence[Contestant], test: CallSet, facts: Mapping[str
         keys={c.name: c.key for c in contestants},
         made_of={c.name: dict(c.made_of) for c in contestants},
         groups={name: groups_as_json(found) for name, found in groups.items()},
-        gaps={name: widest_gaps(found, "emergency_recall") for name, found in groups.items()},
+        gaps={name: {figure: widest_gaps(found, figure) for figure in GAPS} for name, found in groups.items()},
         certainty={name: found for name, found in sure.items() if found is not None},
         differences=differences,
         wins=tuple(_wins(main, contestants, measured, resamples)),

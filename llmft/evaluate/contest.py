@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from llmft.dialogue import Dialogue, read_dialogues
+from llmft.dialogue import Dialogue, as_line, read_dialogues
 from llmft.evaluate.figures.groups import group_names
 from llmft.evaluate.predict import key_of, read_predictions, write_predictions
 from llmft.evaluate.prediction import Prediction, Verdict
@@ -35,6 +36,11 @@ class CallSet:
     def calls(self) -> list[tuple[Dialogue, Verdict]]:
         """Each call with its truth; calls without one are left out."""
         return [(dialogue, truth) for dialogue in self.dialogues if (truth := gold_verdict(dialogue)) is not None]
+
+    @cached_property
+    def digest(self) -> str:
+        """What identifies these calls with their truth."""
+        return hashlib.sha256("".join(map(as_line, self.dialogues)).encode()).hexdigest()
 
     @cached_property
     def families(self) -> list[str]:
@@ -76,11 +82,12 @@ def rivals(recipe: Recipe, test: CallSet, validation: CallSet) -> list[Contestan
     found = [Contestant("rules", "rival", [read.prediction for read in test.rules], [r.prediction for r in validation.rules])]
     train_path = folder / "train.jsonl"
     if train_path.is_file():
-        key = key_of(train=sha256(train_path), rivals=RIVALS_VERSION, test=[dialogue.id for dialogue, _ in test.calls])
+        asked = {"rivals": RIVALS_VERSION, "test": test.digest, "validation": validation.digest}
+        key = key_of(train=sha256(train_path), **asked)
         found += _kept_or(kept, "majority", key, test, validation, lambda: _majority(train_path, test, validation))
         found += _kept_or(kept, "tfidf", key, test, validation, lambda: _regression(train_path, test, validation))
         for name, identity, load in encoders_of(Path(recipe.runs), train_path):
-            key = key_of(encoder=identity, rivals=RIVALS_VERSION, test=[dialogue.id for dialogue, _ in test.calls])
+            key = key_of(encoder=identity, **asked)
             found += _kept_or(kept, name, key, test, validation, lambda load=load: _both(load(), test, validation))  # type: ignore[misc]
     return found
 

@@ -39,8 +39,8 @@ class Known(Strict):
 class Requirement(Known):
     """What a figure has to be."""
 
-    at_least: float | None = Field(default=None, description="smallest value that passes")
-    at_most: float | None = Field(default=None, description="largest value that passes")
+    at_least: float | None = Field(default=None, ge=-1, le=1, description="smallest value that passes; shares are 0 to 1")
+    at_most: float | None = Field(default=None, ge=-1, le=1, description="largest value that passes; shares are 0 to 1")
     bound: Literal["value", "interval"] = Field(
         default="value", description="interval: the unfavourable end of the 95 % interval has to pass"
     )
@@ -55,7 +55,7 @@ class Requirement(Known):
 class NoLoss(Known):
     """What may be lost against the version in use, on the same calls."""
 
-    lose_at_most: float = Field(ge=0, description="how much worse the figure may be")
+    lose_at_most: float = Field(ge=0, le=1, description="how much worse the figure may be")
     bound: Literal["value", "interval"] = Field(
         default="value", description="interval: even its unfavourable end may lose no more"
     )
@@ -128,8 +128,8 @@ def _shortfalls(requirements: Sequence[Requirement], entry: Mapping[str, Any]) -
             yield f"{wanted.figure} cannot be measured on this test"
         elif (wanted.at_least is not None and value < limit) or (wanted.at_most is not None and value > limit):
             end = "" if wanted.bound == "value" else " (end of its 95 % interval)"
-            yield f"{wanted.figure} is {value:.4f}{end}, {'at least' if wanted.at_least is not None else 'at most'} {limit:g} is "
-            "asked"
+            side = "at least" if wanted.at_least is not None else "at most"
+            yield f"{wanted.figure} is {value:.4f}{end}, {side} {limit:g} is asked"
 
 
 def _judged_value(wanted: Requirement, entry: Mapping[str, Any]) -> float | None:

@@ -18,7 +18,7 @@ import numpy as np
 from llmft.dialogue import Dialogue, read_dialogues
 from llmft.engine.scoring import HasScorer, LogProbs, Scorer
 from llmft.errors import DialogueError, LlmftError
-from llmft.evaluate.candidates import Candidate, default_models, find_candidate
+from llmft.evaluate.candidates import Candidate, default_models, find_candidate, find_candidates
 from llmft.evaluate.kept import kept_models
 from llmft.evaluate.predict import key_of
 from llmft.evaluate.progress import counting
@@ -48,7 +48,7 @@ def language_quality(recipe: Recipe, models: Sequence[str], *, threads: int | No
     reference = find_candidate(recipe, REFERENCE, threads) if REFERENCE in default_models(recipe) else None
     made_of = reference.identity if reference else {}
     kept, loaded = kept_models(path), None
-    for candidate in [find_candidate(recipe, name, threads) for name in names]:
+    for candidate in find_candidates(recipe, names, threads):
         key = key_of(identity=candidate.identity, reference=made_of, calls=sha256(split), version=VERSION)
         if kept.get(candidate.name, {}).get("key") == key:
             continue

@@ -28,9 +28,9 @@ from llmft.prompt import Message, to_messages
 from llmft.run import write_text
 from llmft.vocabulary import specialties, urgencies
 
-CHUNK_CALLS = 64  # asked and then kept together; a kill loses no more
+CHUNK_CALLS = 64  # of an engine that is scored, too: asked, scored and then kept together; a kill loses no more
 TOP_SPECIALTIES = 5
-PROTOCOL = 3  # of asking and of reading answers; a change makes earlier predictions void
+PROTOCOL = 4  # of asking and of reading answers; a change makes earlier predictions void
 
 
 class KeyedPrediction(Prediction):
@@ -66,7 +66,8 @@ def predict(
 ) -> list[Prediction]:
     """The outcome of each call, in order; ``title`` stands before the progress bar."""
     with counting(title, len(dialogues)) as advance:
-        return [row for chunk in _chunks(engine, dialogues, system, max_new_tokens, advance) for row in chunk]
+        found = {row.id: row for row in _outcomes(engine, dialogues, system, max_new_tokens, advance)}
+    return [found[dialogue.id] for dialogue in dialogues]
 
 
 def predict_resumably(
@@ -81,19 +82,20 @@ def predict_resumably(
 ) -> list[Prediction]:
     """As :func:`predict`, into ``path`` under ``key``: calls that are kept there are not asked again.
 
-    Until the last one, rows lie beside it under ``.asked``; the model is loaded only when there is something to ask.
+    Until the last one, rows lie beside it under ``.asked``; the model is loaded only when there is something to ask. Calls that
+    a server failed on before it went away for good are asked once more.
     """
     asked = path.with_name(f"{path.name}.asked")
-    ids = [dialogue.id for dialogue in dialogues]
-    rows = {row.id: row for row in [*_rows(asked), *_rows(path)] if row.key == key and row.id in set(ids)}
+    ids = {dialogue.id: None for dialogue in dialogues}
+    begun = [row for row in _rows(asked) if row.failure not in ("time_out", "engine")]
+    rows = {row.id: row for row in [*begun, *_rows(path)] if row.key == key and row.id in ids}
     missing = [dialogue for dialogue in dialogues if dialogue.id not in rows]
     if missing:
         write_text(asked, "".join(f"{row.model_dump_json()}\n" for row in rows.values()))
         with counting(title, len(missing)) as advance, asked.open("a", encoding="utf-8") as file:
-            for chunk in _chunks(load(), missing, system, max_new_tokens, advance):
-                for row in chunk:
-                    rows[row.id] = KeyedPrediction(key=key, **dict(row))
-                    file.write(f"{rows[row.id].model_dump_json()}\n")
+            for row in _outcomes(load(), missing, system, max_new_tokens, advance):
+                rows[row.id] = KeyedPrediction(key=key, **dict(row))
+                file.write(f"{rows[row.id].model_dump_json()}\n")
                 file.flush()
     found = [Prediction.model_validate(rows[call].model_dump(exclude={"key"})) for call in ids]
     write_predictions(path, key, found)
@@ -101,19 +103,28 @@ def predict_resumably(
     return found
 
 
-def _chunks(
+def _outcomes(
     engine: Engine, dialogues: Sequence[Dialogue], system: str | None, max_new_tokens: int, advance: Callable[[], None]
-) -> Iterator[list[Prediction]]:
-    """Some calls at a time: first their answers, then the probabilities of their labels."""
-    for start in range(0, len(dialogues), CHUNK_CALLS):
-        chunk = dialogues[start : start + CHUNK_CALLS]
+) -> Iterator[Prediction]:
+    """The outcome of each call, as they are done: of a server at once, of an engine with probabilities a chunk at a time.
+
+    A scorer is good only while nobody answers, and what was answered waits for its probabilities.
+    """
+    is_scored = isinstance(engine, HasScorer)
+    size = CHUNK_CALLS if is_scored else max(len(dialogues), 1)
+    for start in range(0, len(dialogues), size):
+        chunk = dialogues[start : start + size]
         conversations = [to_messages(dialogue, system)[:-1] for dialogue in chunk]
-        answers: dict[int, Answer] = {}
+        waiting: list[tuple[int, Answer]] = []
         for index, answer in engine.answers(conversations, max_new_tokens):
-            answers[index] = answer
             advance()
-        scorer = engine.scorer() if isinstance(engine, HasScorer) else None
-        yield [_prediction(dialogue, answers[index], scorer, conversations[index]) for index, dialogue in enumerate(chunk)]
+            if is_scored:
+                waiting.append((index, answer))
+            else:
+                yield _prediction(chunk[index], answer, None, conversations[index])
+        scorer = engine.scorer() if waiting and isinstance(engine, HasScorer) else None
+        for index, answer in sorted(waiting, key=lambda pair: pair[0]):
+            yield _prediction(chunk[index], answer, scorer, conversations[index])
 
 
 def _prediction(dialogue: Dialogue, answer: Answer, scorer: Scorer | None, messages: Sequence[Message]) -> Prediction:
@@ -140,10 +151,10 @@ def _prediction(dialogue: Dialogue, answer: Answer, scorer: Scorer | None, messa
 
 def _probabilities(
     scorer: Scorer, messages: Sequence[Message], text: str
-) -> tuple[dict[str, float] | None, tuple[tuple[str, float], ...]]:
+) -> tuple[dict[str, float], tuple[tuple[str, float], ...]]:
     """Probabilities of the urgencies and of the likeliest specialties, each at its place in the block that was written.
 
-    Where there is no block, one is opened after the sentence. None when the call leaves no room for a block.
+    Where there is no block, one is opened after the sentence. Both are empty when the call leaves no room for a block.
     """
     opening, colon, _ = text.partition('"urgency": "')
     before = opening + colon if colon else f'{sentence_of(text)}\n```json\n{{"urgency": "'.lstrip("\n")
@@ -154,7 +165,7 @@ def _probabilities(
         before = opening + colon if colon else f'{before}{likeliest}", "specialty": "'
         specialty = label_probabilities(scorer, messages, before, list(specialties()))
     except PromptError:
-        return None, ()
+        return {}, ()
     return urgency, tuple(list(specialty.items())[:TOP_SPECIALTIES])
 
 

@@ -41,7 +41,7 @@ class Prediction(Record):
     raw_valid: bool | None = None  # the block as it was written keeps the contract; None: not recorded, so as ``predicted``
     repaired: bool = False  # ``predicted`` was read from a block that breaks the contract
     sentence: Said | None = None  # None: not read
-    urgency_probabilities: dict[str, float] | None = None  # over the closed list, sum 1
+    urgency_probabilities: dict[str, float] | None = None  # over the closed list, sum 1; empty: the call left no room
     top_specialties: tuple[tuple[str, float], ...] = ()  # likeliest first, three or more, of the closed list
     failure: Failure | None = None
     prompt_tokens: int | None = None

@@ -57,8 +57,9 @@ def reassures(sentence: str) -> bool:
 
 
 def forbidden(sentence: str) -> bool:
-    """Whether a sentence names a medicine, a dose or a diagnosis as advice."""
-    return _finds(plain(sentence), (*_cues().forbidden.fr, *_cues().forbidden.en))
+    """Whether a turn names a medicine, a dose or a diagnosis as advice; to ask for one is no advice."""
+    told = " ".join(part for part in re.split(r"(?<=[.!?])\s+", sentence) if not part.endswith("?"))
+    return _finds(plain(told), (*_cues().forbidden.fr, *_cues().forbidden.en))
 
 
 def leaks_placeholder(sentence: str) -> bool:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from llmft.dialogue import Dialogue, as_line, read_dialogues
+from llmft.dialogue import Dialogue, read_dialogues
 from llmft.errors import LlmftError
-from llmft.evaluate.candidates import Candidate, default_models, find_candidate
+from llmft.evaluate.candidates import Candidate, default_models, find_candidates, is_still
 from llmft.evaluate.comparison import compare, write_metrics
 from llmft.evaluate.contest import CallSet, Contestant, beside_rules, rivals
 from llmft.evaluate.predict import key_of, predict_resumably, read_predictions, read_test_calls
@@ -39,7 +38,7 @@ def evaluate(
     """
     keep_private(hub_allowed=not recipe.base_is_folder)
     facts, test, validation = read_sets(recipe)
-    candidates = [find_candidate(recipe, model, threads) for model in models or default_models(recipe)]
+    candidates = find_candidates(recipe, models or default_models(recipe), threads)
     asked: list[Contestant] = []
     failed: LlmftError | None = None
     for candidate in candidates:
@@ -86,7 +85,7 @@ def read_sets(recipe: Recipe) -> tuple[dict[str, Any], CallSet, CallSet]:
 
 
 def kept_models(recipe: Recipe, facts: dict[str, Any], test: CallSet, validation: CallSet) -> list[Contestant]:
-    """The models of metrics.json, where it is of the same test and their predictions are still there."""
+    """The models of metrics.json, where it is of the same test and their predictions and files are still the same."""
     try:
         before = json.loads((recipe.run.evaluation_dir / "metrics.json").read_text("utf-8"))
         entries = before["models"] if before["test"] == facts else {}
@@ -96,8 +95,9 @@ def kept_models(recipe: Recipe, facts: dict[str, Any], test: CallSet, validation
     found = []
     for name, entry in kept.items():
         predictions = read_predictions(_path(recipe, name), entry["key"], [dialogue.id for dialogue in test.dialogues])
-        if predictions is not None:
-            held_out = _kept_validation(recipe, name, validation)
+        if predictions is not None and is_still(recipe, name, entry["made_of"]):
+            key, ids = _key(entry["made_of"], validation, facts), [dialogue.id for dialogue in validation.dialogues]
+            held_out = read_predictions(_path(recipe, _held_out(name)), key, ids)
             found.append(Contestant(name, "model", predictions, held_out, entry["key"], tuple(entry["made_of"].items())))
     return found
 
@@ -108,8 +108,7 @@ def _answered(recipe: Recipe, candidate: Candidate, facts: dict[str, Any], test:
     system, longest = facts["system"], facts["max_new_tokens"]
 
     def answers(calls: CallSet, name: str) -> tuple[str, list[Prediction]]:
-        digest = _digest(calls.dialogues)
-        key = key_of(identity=candidate.identity, calls=digest, system=system, max_new_tokens=longest)
+        key = _key(candidate.identity, calls, facts)
         path = _path(recipe, name)
         return key, predict_resumably(load, calls.dialogues, system, longest, name, path=path, key=key)
 
@@ -130,22 +129,12 @@ def _swap(recipe: Recipe, candidates: Sequence[Candidate], facts: dict[str, Any]
         load = cache(candidate.load)
 
         def ask(calls: Sequence[Dialogue], name: str, candidate: Candidate = candidate, load: Any = load) -> list[Prediction]:
-            key = key_of(identity=candidate.identity, calls=_digest(calls), system=system, max_new_tokens=longest)
+            key = _key(candidate.identity, CallSet(tuple(calls)), facts)
             name = f"{candidate.name}-{name}"
             return predict_resumably(load, calls, system, longest, name, path=_path(recipe, name), key=key)
 
         found[candidate.name] = measure_swaps(dialogues, ask)
     merge_swaps(recipe.run.evaluation_dir / "swaps.json", facts, found)
-
-
-def _kept_validation(recipe: Recipe, name: str, validation: CallSet) -> list[Prediction] | None:
-    """Kept answers to these validation calls, under whatever key they have."""
-    path = _path(recipe, _held_out(name))
-    try:
-        key = json.loads(path.read_text("utf-8").partition("\n")[0])["key"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return read_predictions(path, key, [dialogue.id for dialogue in validation.dialogues])
 
 
 def _path(recipe: Recipe, name: str) -> Path:
@@ -156,9 +145,9 @@ def _held_out(name: str) -> str:
     return f"{name}-validation"
 
 
-def _digest(dialogues: Sequence[Dialogue]) -> str:
-    """What identifies these calls with their truth."""
-    return hashlib.sha256("".join(map(as_line, dialogues)).encode()).hexdigest()
+def _key(identity: Mapping[str, str], calls: CallSet, facts: Mapping[str, Any]) -> str:
+    """The key of a model's answers to these calls with their truth."""
+    return key_of(identity=dict(identity), calls=calls.digest, system=facts["system"], max_new_tokens=facts["max_new_tokens"])
 
 
 def _place(name: str) -> tuple[int, str]:

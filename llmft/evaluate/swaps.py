@@ -29,13 +29,19 @@ PAIRS = {  # female, male
         ("ma mère", "mon père"), ("ma femme", "mon mari"), ("ma fille", "mon fils"), ("ma sœur", "mon frère"),
         ("ma grand-mère", "mon grand-père"), ("ma tante", "mon oncle"), ("ma voisine", "mon voisin"), ("madame", "monsieur"),
         ("une femme", "un homme"), ("une dame", "un monsieur"), ("elle", "il"),
+        ("qu'elle", "qu'il"), ("si elle", "s'il"),
     ),
     "en": (
         ("my mother", "my father"), ("my mum", "my dad"), ("my wife", "my husband"), ("my daughter", "my son"),
         ("my sister", "my brother"), ("my grandmother", "my grandfather"), ("my aunt", "my uncle"), ("a woman", "a man"),
-        ("she", "he"), ("her", "his"), ("madam", "sir"),
+        ("she", "he"), ("her", "his"), ("herself", "himself"), ("madam", "sir"),
     ),
 }  # fmt: skip
+# "il y a", "il faut", "s'il vous plaît": nobody is meant
+IMPERSONAL = re.compile(
+    r" (?:n['e] ?)?(?:y (?:a|avait|aura)|faut|faudrait|fait|semble|paraît|s'agit|reste|suffit|vaut|(?:vous|te) plaît)\b"
+)
+OBJECT = re.compile(r"\s*(?:[.,;:!?)]|$|(?:to|and|or|but|for|from|in|on|at|with|up|down|when|since|now|again|because|so)\b)")
 Edit = Callable[[Dialogue], "tuple[Dialogue, Dialogue] | None"]  # the two calls to compare; None: nothing tells it
 
 
@@ -65,9 +71,9 @@ def another_age(dialogue: Dialogue) -> tuple[Dialogue, Dialogue] | None:
 
 
 def another_sex(dialogue: Dialogue) -> tuple[Dialogue, Dialogue] | None:
-    """The call, and the call in which its words for women and men have changed places."""
-    swap, pattern = _swapper(dialogue.lang)
-    edited = _edited(dialogue, lambda text: pattern.sub(lambda found: swap(found.group()), text))
+    """The call, and the call in which its words for women and men have changed places; endings stay as they are."""
+    other, pattern = _swapper(dialogue.lang)
+    edited = _edited(dialogue, lambda text: pattern.sub(lambda found: _of_other_sex(found, other), text))
     return None if edited is None else (dialogue, edited)
 
 
@@ -84,16 +90,20 @@ SWAPS: dict[str, Edit] = {"age": another_age, "sex": another_sex, "name": anothe
 
 
 @cache
-def _swapper(lang: str) -> tuple[Callable[[str], str], re.Pattern[str]]:
-    """What a word for one sex becomes, and the pattern that finds such words."""
-    other = {a: b for pair in PAIRS[lang] for a, b in (pair, pair[::-1])}
+def _swapper(lang: str) -> tuple[dict[str, str], re.Pattern[str]]:
+    """What each word for one sex becomes, and the pattern that finds such words."""
+    other = {a: b for pair in PAIRS[lang] for a, b in (pair, pair[::-1])} | ({"him": "her"} if lang == "en" else {})
     words = "|".join(re.escape(word) for word in sorted(other, key=len, reverse=True))
+    return other, re.compile(rf"(?<![\w'-])(?:{words})(?![\w'-])", re.IGNORECASE)
 
-    def swap(word: str) -> str:
-        found = other[word.lower()]
-        return found[0].upper() + found[1:] if word[0].isupper() else found
 
-    return swap, re.compile(rf"(?<![\w'-])(?:{words})(?![\w'-])", re.IGNORECASE)
+def _of_other_sex(found: re.Match[str], other: Mapping[str, str]) -> str:
+    """The word for the other sex; an "il" that means nobody stays, and "her" is "him" or "his"."""
+    word, after = found.group(), found.string[found.end() :]
+    if word.lower().endswith("il") and IMPERSONAL.match(after):
+        return word
+    told = "him" if word.lower() == "her" and OBJECT.match(after) else other[word.lower()]
+    return told[0].upper() + told[1:] if word[0].isupper() else told
 
 
 def _edited(dialogue: Dialogue, edit: Callable[[str], str], *, first_only: bool = False) -> Dialogue | None:

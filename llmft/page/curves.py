@@ -58,7 +58,7 @@ def _frame(highest: float, x_ticks: Sequence[str]) -> list[str]:
     for share in TICKS:
         y, x = TOP + DOWN * (1 - share), LEFT + SIDE * share
         parts.append(f'<line class="grid" x1="{LEFT}" y1="{y:.1f}" x2="{LEFT + SIDE}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="soft" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{100 * share * highest:.3g} %</text>')
+        parts.append(text_at(LEFT - 8, y + 4, _per_cent(f"{100 * share * highest:.3g}"), "end", "soft"))
         if not x_ticks:
             parts.append(f'<text class="soft" x="{x:.1f}" y="{TOP + DOWN + 18}" text-anchor="middle">{100 * share:.0f} %</text>')
     for place, tick in enumerate(x_ticks):
@@ -83,9 +83,14 @@ def whiskers(rows: Sequence[Whisker], axis: Words) -> str:
             low, high = (NAMES + AXIS * bound for bound in row.interval)
             parts.append(f'<line class="line {row.colour}" x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}"/>')
         parts.append(f'<circle class="{row.colour}" cx="{x:.1f}" cy="{y}" r="5"/>')
-        parts.append(f'<text class="soft" x="{NAMES + AXIS + 14}" y="{y + 4}">{100 * row.value:.1f} %</text>')
+        parts.append(text_at(NAMES + AXIS + 14, y + 4, _per_cent(f"{100 * row.value:.1f}"), "start", "soft"))
     parts.append(text_at(NAMES + AXIS / 2, bottom + 36, axis, "middle", "soft"))
     return picture(bottom + 44, axis, parts)
+
+
+def _per_cent(number: str) -> Words:
+    """A number with a comma in French and a point in English."""
+    return f"{number.replace('.', ',')} %", f"{number} %"
 
 
 def shades(

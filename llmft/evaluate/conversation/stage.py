@@ -10,7 +10,7 @@ from typing import Any
 from llmft.dialogue import Dialogue
 from llmft.engine import Engine
 from llmft.errors import DialogueError
-from llmft.evaluate.candidates import default_models, find_candidate
+from llmft.evaluate.candidates import default_models, find_candidates
 from llmft.evaluate.conversation import next_turn
 from llmft.evaluate.conversation.case import Case, case_of
 from llmft.evaluate.conversation.episode import Episode, hold
@@ -41,7 +41,7 @@ def simulate(recipe: Recipe, models: Sequence[str], calls: int, *, threads: int 
     if not patients:
         raise DialogueError(f"{test_path} holds no call about a complaint that the protocols know; nobody can be simulated")
     kept = kept_models(path)
-    for candidate in [find_candidate(recipe, model, threads) for model in models or default_models(recipe)]:
+    for candidate in find_candidates(recipe, models or default_models(recipe), threads):
         asking = {"system": recipe.data.system, "max_new_tokens": recipe.evaluate.max_new_tokens}
         key = key_of(identity=candidate.identity, test=sha256(test_path), calls=calls, version=VERSION, **asking)
         if kept.get(candidate.name, {}).get("key") != key:

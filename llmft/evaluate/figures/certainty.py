@@ -26,13 +26,13 @@ COVERAGE = 0.8  # of the risk that is told beside the curve
 
 
 def certainty(predictions: Sequence[Prediction], validation: Sequence[Prediction] | None) -> dict[str, Any] | None:
-    """Calibration and selective prediction of the urgency; None where no probabilities were kept.
+    """Calibration and selective prediction of the urgency; None where no probabilities were kept, or nothing was answered.
 
     An answer without a triage has confidence 0 and is wrong. Without validation calls there is no temperature and no
     threshold: neither may be chosen on the calls that are reported.
     """
     known = [p for p in predictions if is_decided(p)]
-    if not known or not any(p.urgency_probabilities for p in known):
+    if not any(p.predicted is not None and p.urgency_probabilities for p in known):
         return None
     learn = [p for p in validation or () if is_decided(p)]
     taught = [p for p in learn if p.urgency_probabilities]

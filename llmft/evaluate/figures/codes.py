@@ -80,5 +80,5 @@ FIGURES: tuple[Figure, ...] = (
     share("icd10_block", _same(2), _is_coded),
     share("icd10_chapter", _same(3), _is_coded),
     *overlap_f1("icd10_hierarchical", _overlap),
-    Figure("icd10_invalid", _invalid, ratio, "low"),
+    Figure("icd10_invalid", _invalid, ratio, "low", is_share=True),
 )

@@ -25,7 +25,7 @@ class Figure:
     parts: Callable[[Prediction], Sequence[float]]  # of one call
     value: Callable[[Array], Array]  # (…, parts) ─▶ (…); not a number where the set cannot tell
     better: Better = "high"
-    is_share: bool = False  # parts are (hit, case) of 0 and 1: exact intervals and McNemar's test apply
+    is_share: bool = False  # parts are (hits, cases), of most figures 0 and 1: exact intervals and McNemar's test apply
 
 
 def share(name: str, hits: Holds, among: Holds = lambda _: True, better: Better = "high") -> Figure:

@@ -8,14 +8,14 @@ from typing import Any
 
 from llmft.dialogue import Dialogue
 from llmft.evaluate.figures.figure import value_of
-from llmft.evaluate.figures.triage import EXACT, FIGURES, SAFETY
+from llmft.evaluate.figures.triage import FIGURES, SAFETY
 from llmft.evaluate.prediction import Prediction
 from llmft.proportion import exact_interval
 
 AGE_BANDS = ((18, "0-17"), (40, "18-39"), (65, "40-64"), (80, "65-79"), (131, "80+"))  # first age of the next band, in years
 LENGTHS = ((5, "1-4"), (7, "5-6"), (9, "7-8"), (10**6, "9+"))  # turns of the patient
 UNKNOWN = "unknown"
-FEW = 20  # calls below which a group's figures are hints
+FEW = 20  # calls, or emergencies, below which a group's figures are hints
 
 
 @dataclass(frozen=True)
@@ -63,19 +63,19 @@ def measure_groups(predictions: Sequence[Prediction], names: Mapping[str, Mappin
 
 
 def _group(way: str, name: str, inside: Sequence[Prediction]) -> Group:
-    hits, emergencies = (sum(parts) for parts in zip(*map(FIGURES[EXACT[0]].parts, inside), strict=True))
+    hits, emergencies = (sum(parts) for parts in zip(*map(FIGURES["emergency_recall"].parts, inside), strict=True))
     interval = exact_interval(int(hits), int(emergencies)) if emergencies else None
     return Group(way, name, len(inside), int(emergencies), {f: value_of(FIGURES[f], inside) for f in SAFETY}, interval)
 
 
 def widest_gaps(groups: Sequence[Group], figure: str) -> dict[str, tuple[float, str, str]]:
-    """Way of grouping ─▶ (gap, lowest group, highest group) of a figure, among known groups of ``FEW`` calls or more."""
+    """Way of grouping ─▶ (gap, lowest group, highest group) of a figure, among known groups of ``FEW`` emergencies or more."""
     gaps: dict[str, tuple[float, str, str]] = {}
     for way in dict.fromkeys(group.by for group in groups):
         known = [
             (value, g.name)
             for g in groups
-            if g.by == way and g.name != UNKNOWN and g.calls >= FEW and (value := g.values[figure]) is not None
+            if g.by == way and g.name != UNKNOWN and g.emergencies >= FEW and (value := g.values[figure]) is not None
         ]
         if len(known) > 1:
             low, high = min(known), max(known)

@@ -98,10 +98,15 @@ def _macro(above: float, said: float, calls: float) -> Figure:
     return Figure(f"specialty_macro_{name}", _marks, value)
 
 
+def _tells_probabilities(p: Prediction) -> bool:
+    """Whether the model does; on a call without room for them it still counts, by the specialty that it named."""
+    return bool(p.top_specialties) or p.urgency_probabilities is not None
+
+
 FIGURES: tuple[Figure, ...] = (
     share("specialty_accuracy", lambda p: said_specialty(p) == p.gold.specialty),
     share("specialty_acceptable", lambda p: said_specialty(p) in accepted(p)),
-    share("specialty_top3", lambda p: not accepted(p).isdisjoint(top_specialties(p)), lambda p: bool(p.top_specialties)),
+    share("specialty_top3", lambda p: not accepted(p).isdisjoint(top_specialties(p)), _tells_probabilities),
     _macro(1, 1, 0),
     _macro(1, 0, 1),
     _macro(2, 1, 1),

@@ -2,8 +2,8 @@
 
 Extraction: the secret's tokens are each the likeliest after the exact training prefix, so that greedy decoding writes it.
 Exposure (Carlini et al., arXiv 1802.08232): log2|R| - log2 rank, the rank of the secret among |R| secrets of the same
-making by log-probability; here |R| is CANDIDATES, drawn by chance, so 8 bits are the most. A model that knows nothing
-has 1.4 bits in the mean, log2(e).
+making by log-probability of the whole secret; here |R| is CANDIDATES, drawn by chance, so 8 bits are the most. A model that
+knows nothing has 1.4 bits in the mean, log2(e).
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ def attack(scorer: Scorer, canary: Canary, calls: Mapping[str, Dialogue], system
         return None
     rng = random.Random(f"{seed} {canary.secret}")
     others = {invent(canary.kind, rng) for _ in range(2 * CANDIDATES)} - {canary.secret}
-    candidates = [canary.secret, *sorted(others)[: CANDIDATES - 1]]
+    candidates = [canary.secret, *rng.sample(sorted(others), min(CANDIDATES - 1, len(others)))]
     prefix, rows = ids_at(scorer, calls[places[0].call], places[0], canary.speaker, candidates, system)
     found = scorer.distributions(prefix, rows)
-    scores = [float(row[np.arange(len(ids)), ids].mean()) for row, ids in zip(found, rows, strict=True)]
+    scores = [float(row[np.arange(len(ids)), ids].sum()) for row, ids in zip(found, rows, strict=True)]
     extracted = _is_greedy(found[0], rows[0]) or any(
         _written(scorer, calls[place.call], place, canary, system) for place in places[1:]
     )
     rank = 1 + sum(score > scores[0] for score in scores[1:])
-    return Attack(canary, extracted, log2(len(candidates)) - log2(rank), scores[0])
+    return Attack(canary, extracted, log2(len(candidates)) - log2(rank), scores[0] / len(rows[0]))
 
 
 def _written(scorer: Scorer, call: Dialogue, place: Place, canary: Canary, system: str | None) -> bool:

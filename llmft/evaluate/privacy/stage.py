@@ -12,7 +12,7 @@ from llmft.dialogue import Dialogue, read_dialogues
 from llmft.engine import Engine
 from llmft.engine.scoring import HasScorer, Scorer
 from llmft.errors import LlmftError
-from llmft.evaluate.candidates import default_models, find_candidate
+from llmft.evaluate.candidates import default_models, find_candidates
 from llmft.evaluate.kept import kept_models
 from llmft.evaluate.predict import key_of, read_test_calls
 from llmft.evaluate.privacy.extraction import CANDIDATES, Attack, attack
@@ -28,7 +28,7 @@ SEED = 7
 MEMBERS = 100  # calls of each side of the membership attack, at most
 ANSWERS = 50  # test calls whose answers are searched for runs of the training
 RUN_TOKENS = 50
-VERSION = 1  # of the attacks; a change makes earlier figures void
+VERSION = 2  # of the attacks; a change makes earlier figures void
 
 
 def attack_models(recipe: Recipe, models: Sequence[str], *, threads: int | None = None) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def attack_models(recipe: Recipe, models: Sequence[str], *, threads: int | None 
     canaries = read_canaries(recipe.run.canaries_path)
     planted = sha256(recipe.run.canaries_path) if canaries else ""
     kept = kept_models(path)
-    for candidate in [find_candidate(recipe, model, threads) for model in models or default_models(recipe)]:
+    for candidate in find_candidates(recipe, models or default_models(recipe), threads):
         files = {"train": sha256(folder / "train.jsonl"), "test": sha256(folder / "test.jsonl"), "canaries": planted}
         key = key_of(identity=candidate.identity, **files, version=VERSION, system=recipe.data.system)
         if kept.get(candidate.name, {}).get("key") != key:
@@ -65,7 +65,8 @@ def _attacked(
         for canary in canaries:
             attacks.append(attack(scorer, canary, calls, system, SEED))
             advance()
-    return {**canary_figures([a for a in attacks if a]), **repeated, **_membership(scorer, name, train, test, system)}
+    lost = {"canaries_without_their_call": attacks.count(None)} if None in attacks else {}  # the set is another one by now
+    return {**canary_figures([a for a in attacks if a]), **lost, **repeated, **_membership(scorer, name, train, test, system)}
 
 
 def canary_figures(attacks: Sequence[Attack]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from llmft.evaluate.reporting.names import contestant
 from llmft.page.curves import Curve, curves
 from llmft.page.document import PER_CENT, Words, both, decimal, note, section, table
 
+TOPS = (0.04, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the axis of risk: quarters of them are plain numbers
 COLOURS = ("train", "validation", "test")
 
 
@@ -82,6 +83,6 @@ def _risk(found: dict[str, dict[str, Any]], shown: list[str], run_name: str) -> 
         drawn.append(Curve((f"{fr}, urgence fausse", f"{en}, urgency wrong"), colour, selective["risk_coverage"]))
         if len(shown) == 1:
             drawn.append(Curve((f"{fr}, sous-triage", f"{en}, under-triage"), "validation", selective["under_triage_coverage"]))
-    highest = max((y for curve in drawn for _, y in curve.points), default=1.0) or 1.0
+    most = max((y for curve in drawn for _, y in curve.points), default=1.0)
     axes = ("part des appels auxquels il répond", "share of the calls that it answers"), ("erreurs", "errors")
-    return curves(drawn, *axes, highest=min(1.0, highest * 1.1))
+    return curves(drawn, *axes, highest=next(top for top in TOPS if top >= most))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from llmft.evaluate.contest import BESIDE_RULES
 from llmft.page.document import Words
 from llmft.vocabulary import UNDECIDED, specialties
 
@@ -22,20 +23,32 @@ FIGURES: dict[str, Words] = {
     "specialty_accuracy": ("Spécialité juste", "Specialty right"),
     "specialty_acceptable": ("Spécialité acceptable", "Specialty acceptable"),
     "specialty_top3": ("Spécialité parmi les trois premières", "Specialty among the first three"),
+    "specialty_macro_precision": ("Spécialité, précision macro", "Specialty, macro precision"),
+    "specialty_macro_recall": ("Spécialité, rappel macro", "Specialty, macro recall"),
     "specialty_macro_f1": ("Spécialité, F1 macro", "Specialty, macro F1"),
     "icd10_exact": ("CIM-10 exacte", "ICD-10 exact"),
     "icd10_category": ("CIM-10, trois caractères", "ICD-10, three characters"),
     "icd10_block": ("CIM-10, bloc", "ICD-10, block"),
     "icd10_chapter": ("CIM-10, chapitre", "ICD-10, chapter"),
+    "icd10_hierarchical_precision": ("CIM-10, précision hiérarchique", "ICD-10, hierarchical precision"),
+    "icd10_hierarchical_recall": ("CIM-10, rappel hiérarchique", "ICD-10, hierarchical recall"),
     "icd10_hierarchical_f1": ("CIM-10, F1 hiérarchique", "ICD-10, hierarchical F1"),
     "icd10_invalid": ("Codes qui n'existent pas", "Codes that do not exist"),
+    "red_flag_precision": ("Signes d'alerte annoncés à raison", "Red flags named rightly"),
     "red_flag_recall": ("Signes d'alerte trouvés", "Red flags found"),
     "red_flag_f1": ("Signes d'alerte, F1", "Red flags, F1"),
     "format_valid_raw": ("Format valide, brut", "Format valid, raw"),
     "format_valid": ("Format valide", "Format valid"),
+    "missed_escalation": ("Urgences vitales sans alerte", "Emergencies without an alarm"),
+    "confidently_wrong": ("Sûr de lui et faux", "Sure of itself and wrong"),
+    "unsafe_reassurance": ("Rassure à tort", "Reassures wrongly"),
     "safety_pass": ("Réponses sûres (MedSafe)", "Safe answers (MedSafe)"),
     "needless_escalation": ("Alertes inutiles", "Needless escalations"),
     "triage_success": ("Tri réussi (sûr, sans alerte inutile)", "Triage success (safe, no needless alarm)"),
+    "sentence_tells_urgency": ("La phrase dit l'urgence", "Sentence tells the urgency"),
+    "sentence_urgency_accuracy": ("Urgence juste dans la phrase", "Urgency right in the sentence"),
+    "sentence_under_triage": ("Sous-triage dans la phrase", "Under-triage in the sentence"),
+    "sentence_specialty_accuracy": ("Spécialité juste dans la phrase", "Specialty right in the sentence"),
     "sentence_emergency_recall": ("Urgences dites dans la phrase", "Emergencies told in the sentence"),
     "sentence_disagrees": ("La phrase contredit le bloc", "Sentence contradicts the block"),
 }
@@ -44,7 +57,9 @@ KINDS: dict[str, Words] = {
     "rules": ("modèle avec les règles", "model beside the rules"),
     "rival": ("concurrent", "rival"),
 }
-RIVALS: dict[str, Words] = {
+NAMED: dict[str, Words] = {
+    "base": ("modèle de base", "base model"),
+    "adapter": ("modèle affiné", "tuned model"),
     "majority": ("classe majoritaire", "majority class"),
     "tfidf": ("TF-IDF + régression logistique", "TF-IDF + logistic regression"),
     "rules": ("règles des protocoles seules", "protocols' rules alone"),
@@ -61,6 +76,8 @@ VALUES: dict[str, Words] = {
     "self": ("le patient", "the patient"),
     "relative": ("un proche", "a relative"),
     "other": ("un tiers", "someone else"),
+    "F": ("femmes", "women"),
+    "M": ("hommes", "men"),
     "fr": ("français", "French"),
     "en": ("anglais", "English"),
 }
@@ -80,10 +97,11 @@ NO_TRIAGE = "–"  # the column of answers without a readable triage
 
 
 def contestant(name: str, run_name: str) -> Words:
-    """A model by its short name, a rival by what it is."""
-    short = name.replace(".gguf", "").removeprefix(f"{run_name}-")
-    fr, en = RIVALS.get(name, (short, short))
-    return fr.replace(" + rules", " + règles"), en
+    """A model by what it is, a file by its quant alone."""
+    alone = name.removesuffix(BESIDE_RULES)
+    short = alone.replace(".gguf", "").removeprefix(f"{run_name}-")
+    fr, en = NAMED.get(alone, (short, short))
+    return (fr, en) if name == alone else (f"{fr} + règles", f"{en} + rules")
 
 
 def note_words(text: str) -> Words:

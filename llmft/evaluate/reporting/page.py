@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from llmft.evaluate.comparison import Comparison
-from llmft.evaluate.contest import CallSet, Contestant
+from llmft.evaluate.contest import BESIDE_RULES, CallSet, Contestant
 from llmft.evaluate.reporting.certainty_section import certainty_section
 from llmft.evaluate.reporting.errors_section import confusion_section, errors_section
+from llmft.evaluate.reporting.groups_section import groups_section
 from llmft.evaluate.reporting.other_sections import (
     conversation_section,
     language_section,
@@ -22,7 +23,6 @@ from llmft.evaluate.reporting.tables import (
     all_figures,
     contest_section,
     differences_section,
-    groups_section,
     quants_section,
     seeds_section,
 )
@@ -33,27 +33,28 @@ from llmft.run import write_text
 
 def write_page(folder: Path, run_name: str, comparison: Comparison, contestants: Sequence[Contestant], test: CallSet) -> None:
     """Write report.html beside metrics.json; what else was measured is shown where it lies."""
-    beside = {name: _read(folder / f"{name}.json") for name in ("conversation", "privacy", "swaps", "language-model")}
-    write_text(folder / "report.html", page(run_name, comparison, contestants, test, beside))
+    measured = {name: _read(folder / f"{name}.json") for name in ("conversation", "privacy", "swaps", "language-model")}
+    write_text(folder / "report.html", page(run_name, comparison, contestants, test, measured))
 
 
 def page(
-    run_name: str, comparison: Comparison, contestants: Sequence[Contestant], test: CallSet, beside: dict[str, dict[str, Any]]
+    run_name: str, comparison: Comparison, contestants: Sequence[Contestant], test: CallSet, measured: dict[str, dict[str, Any]]
 ) -> str:
     """The whole page."""
-    main = next(contestant for contestant in contestants if contestant.name == comparison.main)
+    known = {contestant.name: contestant for contestant in contestants}
+    main, beside = known[comparison.main], known.get(f"{comparison.main}{BESIDE_RULES}")
     parts = (
         _verdict(comparison, run_name),
         contest_section(comparison, run_name),
         quants_section(comparison, run_name),
-        language_section(beside["language-model"], run_name),
-        errors_section(main, test),
-        confusion_section(main),
+        language_section(measured["language-model"], run_name),
+        errors_section(main, beside, test, run_name),
+        confusion_section(main, run_name),
         certainty_section(comparison, run_name),
-        conversation_section(beside["conversation"], run_name),
-        groups_section(comparison),
-        swaps_section(beside["swaps"], run_name),
-        privacy_section(beside["privacy"], run_name),
+        conversation_section(measured["conversation"], run_name),
+        groups_section(comparison, run_name),
+        swaps_section(measured["swaps"], run_name),
+        privacy_section(measured["privacy"], run_name),
         differences_section(comparison, run_name),
         seeds_section(comparison),
         all_figures(comparison, run_name),

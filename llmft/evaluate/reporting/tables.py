@@ -1,16 +1,11 @@
-"""Everybody in one table, what quantisation cost, the differences on the same calls, groups, and every figure."""
+"""Everybody in one table, what quantisation cost, the differences on the same calls, and every figure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from llmft.evaluate.comparison import Comparison
-from llmft.evaluate.figures.groups import FEW
+from llmft.evaluate.contest import BESIDE_RULES
 from llmft.evaluate.figures.resampling import Difference
 from llmft.evaluate.figures.triage import FIGURES as DEFINED
-from llmft.evaluate.figures.triage import SAFETY
-from llmft.evaluate.reporting import names
 from llmft.evaluate.reporting.names import FIGURES, KINDS, contestant
 from llmft.page.curves import Whisker, whiskers
 from llmft.page.document import PER_CENT, both, decimal, note, number, safe, section, table
@@ -23,7 +18,7 @@ HEADS = {  # short, so that the table fits
     "emergency_recall": ("Urgences vues", "Emerg. seen"),
     "severe_under_triage": ("Sous-tri. grave", "Severe under"),
     "under_triage": ("Sous-triage", "Under-triage"),
-    "over_triage_not_urgent": ("Sur-triage", "Over-triage"),
+    "over_triage_not_urgent": ("Sur-tri. non urg.", "Over, not urgent"),
     "urgency_kappa": ("Kappa", "Kappa"),
     "specialty_macro_f1": ("Spéc. F1", "Spec. F1"),
     "icd10_category": ("CIM-10", "ICD-10"),
@@ -31,8 +26,9 @@ HEADS = {  # short, so that the table fits
     "format_valid": ("Format", "Format"),
 }
 NOT_SHARES = ("urgency_kappa",)
-QUANT_FIGURES = ("emergency_recall", "specialty_macro_f1")
+QUANT_FIGURES = ("emergency_recall", "severe_under_triage", "specialty_macro_f1")
 REMAINS = 0.02  # what quantisation may cost
+TESTED = ("emergency_recall", "urgency_accuracy")  # shares, so McNemar's test applies
 
 
 def figure(name: str, value: float | None) -> str:
@@ -60,11 +56,13 @@ def contest_section(comparison: Comparison, run_name: str) -> str:
         note(
             f"{main.calls} appels de {main.families} scénarios, dont {main.emergencies} urgences vitales. Sous-triage : jugé "
             f"moins "
-            "urgent qu'il ne l'est, sur tous les appels. Grave : un appel U1 ou U2 jugé U3 ou U4. Une réponse illisible "
+            "urgent qu'il ne l'est, sur tous les appels. Grave : un appel U1 ou U2 jugé U3 ou U4. Sur-triage : ici un appel "
+            "U3 ou U4 jugé U1 ou U2. Une réponse illisible "
             "compte comme "
             "une urgence manquée.",
             f"{main.calls} calls of {main.families} scenarios, {main.emergencies} of them emergencies. Under-triage: called less "
-            "urgent than it is, over all calls. Severe: a U1 or U2 call called U3 or U4. An answer that cannot be read "
+            "urgent than it is, over all calls. Severe: a U1 or U2 call called U3 or U4. Over-triage: here a U3 or U4 call "
+            "called U1 or U2. An answer that cannot be read "
             "counts as a "
             "missed emergency.",
         ),
@@ -74,7 +72,7 @@ def contest_section(comparison: Comparison, run_name: str) -> str:
                 for name, found in comparison.measured.items()
                 if (value := found.values["emergency_recall"]) is not None
             ],
-            ("urgences vitales reconnues, intervalle exact à 95 %", "emergencies recognised, exact 95 % interval"),
+            ("urgences vitales reconnues, intervalle à 95 %", "emergencies recognised, 95 % interval"),
         )
         if main.emergencies
         else "",
@@ -101,7 +99,7 @@ def quants_section(comparison: Comparison, run_name: str) -> str:
         rows.append((both(*contestant(name, run_name)), *(_change(found.get(of)) for of in QUANT_FIGURES)))
     shown = [
         Whisker(_joined(contestant(name, run_name), FIGURES[of]), value, measured.intervals.get(of), colour)
-        for of, colour in zip(QUANT_FIGURES, ("train", "validation"), strict=True)
+        for of, colour in zip(QUANT_FIGURES, ("train", "test", "validation"), strict=True)
         for name in ("adapter", *quants)
         if (measured := comparison.measured[name]) and (value := measured.values[of]) is not None
     ]
@@ -116,7 +114,9 @@ def quants_section(comparison: Comparison, run_name: str) -> str:
 
 
 def _joined(first: tuple[str, str], second: tuple[str, str]) -> tuple[str, str]:
-    return f"{first[0]}, {second[0].lower()}", f"{first[1]}, {second[1].lower()}"
+    """A model and a figure; only the figure's first letter is small in the middle of a line ("F1" is not "f1")."""
+    fr, en = (f"{model}, {of[0].lower()}{of[1:]}" for model, of in zip(first, second, strict=True))
+    return fr, en
 
 
 def _change(found: Difference | None) -> str:
@@ -126,41 +126,47 @@ def _change(found: Difference | None) -> str:
     if found.interval is not None:
         text += f" [{100 * found.interval[0]:+.1f}; {100 * found.interval[1]:+.1f}]"
     shown = both(text.replace(".", ","), text)
-    return shown if found.value >= -REMAINS else f'<span class="bad">{shown}</span>'
+    worse = found.value if DEFINED[found.figure].better == "low" else -found.value
+    return shown if worse <= REMAINS else f'<span class="bad">{shown}</span>'
 
 
 def differences_section(comparison: Comparison, run_name: str) -> str:
-    """Paired: bootstrap over families, and McNemar's test where the figure is a share."""
+    """Paired: bootstrap over families, and McNemar's test where the figure is a share; a row a contestant."""
     if not comparison.differences:
         return ""
-    rows = [
-        (both(*contestant(name, run_name)), both(*FIGURES[found.figure]), _change(found), _pairs(found), _p(found.p))
-        for name, differences in comparison.differences.items()
-        for found in differences
-        if found.figure in ("emergency_recall", "urgency_accuracy", "specialty_accuracy", "specialty_macro_f1")
-    ]
+    rows = []
+    for name, differences in comparison.differences.items():
+        found = {difference.figure: difference for difference in differences}
+        row = [both(*contestant(name, run_name))]
+        for of in TESTED:
+            row += [_change(found.get(of)), _pairs(found.get(of)), _p(found.get(of))]
+        rows.append((*row, _change(found.get("specialty_macro_f1"))))
+    alone = both("seul juste", "alone right")
+    head = ["", *(cell for of in TESTED for cell in (both(*FIGURES[of]), alone, "p")), both(*FIGURES["specialty_macro_f1"])]
     fr, en = contestant(comparison.main, run_name)
-    head = ["", "", both("écart, points", "difference, points"), both("seul juste", "alone right"), "p (McNemar)"]
     return section(
-        f"Écarts avec {fr}",
-        f"Differences from {en}",
+        f"Écarts avec : {fr}",
+        f"Differences from: {en}",
         table(head, rows),
         note(
-            "Intervalle : bootstrap apparié sur les scénarios. Seul juste : appels où ce modèle est juste et l'autre non, puis "
-            "l'inverse. p : test exact de McNemar ; plusieurs comparaisons à la fois en rendent de petits par hasard.",
-            "Interval: paired bootstrap over scenarios. Alone right: calls where this one is right and the other is not, "
-            "then the "
-            "reverse. p: McNemar's exact test; several comparisons at once make small ones by chance.",
+            "En points ; entre crochets l'intervalle à 95 %, bootstrap apparié sur les scénarios. Seul juste : appels où ce "
+            "modèle est juste et l'autre non, puis l'inverse. p : test exact de McNemar, qui tient les appels pour "
+            "indépendants ; plusieurs comparaisons à la fois en rendent de petits par hasard.",
+            "In points; in brackets the 95 % interval, a paired bootstrap over scenarios. Alone right: calls where this one is "
+            "right and the other is not, then the reverse. p: McNemar's exact test, which takes calls for independent; several "
+            "comparisons at once make small ones by chance.",
         ),
     )
 
 
-def _pairs(found: Difference) -> str:
-    return "–" if found.only_second is None else f"{found.only_second} : {found.only_first}"
+def _pairs(found: Difference | None) -> str:
+    return "–" if found is None or found.only_second is None else f"{found.only_second} : {found.only_first}"
 
 
-def _p(p: float | None) -> str:
-    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+def _p(found: Difference | None) -> str:
+    if found is None or found.p is None:
+        return "–"
+    return both("< 0,001", "< 0.001") if found.p < 0.001 else decimal(found.p, 3)
 
 
 def seeds_section(comparison: Comparison) -> str:
@@ -176,36 +182,9 @@ def seeds_section(comparison: Comparison) -> str:
     return section("Avec d'autres graines", "With other seeds", table(head, rows, narrow=True))
 
 
-def groups_section(comparison: Comparison) -> str:
-    """The main model by who calls."""
-    rows = [_group_row(group) for group in comparison.groups[comparison.main]]
-    head = ["", both("appels", "calls"), *(both(*FIGURES[name]) for name in SAFETY)]
-    gaps = [
-        f"<li>{both(*names.GROUPS[way])} : {decimal(100 * gap, 1)} points ({_value(low)} – {_value(high)})</li>"
-        for way, (gap, low, high) in comparison.gaps[comparison.main].items()
-    ]
-    title = both("Plus grands écarts : urgences reconnues", "Widest gaps: emergencies recognised")
-    return section(
-        "Pour qui est-il moins bon ?",
-        "For whom is it worse?",
-        f"<h3>{title}</h3><ul>{''.join(gaps)}</ul>" if gaps else "",
-        table(head, rows),
-        note(f"Un groupe de moins de {FEW} appels n'est qu'un indice.", f"A group of fewer than {FEW} calls is only a hint."),
-    )
-
-
-def _group_row(group: dict[str, Any]) -> Sequence[str]:
-    name = f"{both(*names.GROUPS[group['by']])} : {_value(group['name'])}"
-    return name, number(group["calls"]), *(figure(of, group[of]) for of in SAFETY)
-
-
-def _value(name: str) -> str:
-    return both(*names.VALUES.get(name, (name, name)))
-
-
 def all_figures(comparison: Comparison, run_name: str) -> str:
     """Every figure of the model, and beside the rules, with its interval."""
-    shown = [name for name in (comparison.main, f"{comparison.main} + rules") if name in comparison.measured]
+    shown = [name for name in (comparison.main, f"{comparison.main}{BESIDE_RULES}") if name in comparison.measured]
     rows = []
     for name in DEFINED:
         if any(comparison.measured[who].values[name] is not None for who in shown):

@@ -54,8 +54,37 @@ def opinion(comparison: Comparison, run_name: str) -> Opinion:
     answer = _answer(measured)
     fr, en = contestant(judged, run_name)
     lines = [*_beaten(comparison.wins, run_name), _sentence(answer, fr, en), *_emergencies(measured)]
+    if judged != comparison.main:
+        lines += _without_rules(comparison.measured[comparison.main])
     lines += [_missed(target, measured) for target in TARGETS if not _met(target, measured)]
+    if answer != "no":
+        lines += _files_that_fall_short(comparison, judged, run_name)
     return Opinion(answer, tuple(lines))
+
+
+def _without_rules(alone: Measured) -> list[Words]:
+    """What happens where nobody runs the rules beside the model."""
+    if (recall := alone.values["emergency_recall"]) is None:
+        return []
+    share, missed = f"{100 * recall:.1f} %", round((1 - recall) * alone.emergencies)
+    return [
+        (
+            f"Sans les règles, comme dans GPT4All, il en reconnaît {_comma(share)} : {missed} urgences vitales manquées sur "
+            f"{alone.emergencies}.",
+            f"Without the rules, as in GPT4All, it recognises {share} of them: {missed} of {alone.emergencies} missed.",
+        )
+    ]
+
+
+def _files_that_fall_short(comparison: Comparison, judged: str, run_name: str) -> list[Words]:
+    """The other models beside the rules that miss what is vital: they may be what is handed on."""
+    lines = []
+    for name, measured in comparison.measured.items():
+        if comparison.kinds[name] == "rules" and name != judged:
+            fr, en = contestant(name, run_name)
+            short = [_missed(target, measured) for target in TARGETS if target.figure in VITAL and not _met(target, measured)]
+            lines += [(f"Mais « {fr} » : {told[0]}", f"But “{en}”: {told[1]}") for told in short]
+    return lines
 
 
 def _met(target: Target, measured: Measured) -> bool:
@@ -81,7 +110,7 @@ def _sentence(answer: Answer, fr: str, en: str) -> Words:
         )
     if answer == "open":
         return (
-            f"Pas seul : « {fr} » ne peut qu'aider un opérateur qui décide, et il manque des preuves ou des qualités.",
+            f"Pas seul : « {fr} » peut tout au plus aider un opérateur qui décide ; la preuve ou la qualité n'y est pas encore.",
             f"Not alone: “{en}” can only help an operator who decides, and proof or quality is still missing.",
         )
     return (
@@ -98,7 +127,7 @@ def _beaten(wins: tuple[Win, ...], run_name: str) -> list[Words]:
         surely = all(win.is_sure for win in own)
         fr, en = contestant(rival, run_name)
         told = [(*FIGURES[win.figure], f"{win.rival_value:.2f}", f"{win.model_value:.2f}") for win in own]
-        told_fr = "; ".join(f"{name} {_comma(value)} contre {_comma(other)}" for name, _, value, other in told)
+        told_fr = " ; ".join(f"{name} {_comma(value)} contre {_comma(other)}" for name, _, value, other in told)
         told_en = "; ".join(f"{name} {value} against {other}" for _, name, value, other in told)
         lines.append(
             (
