@@ -100,7 +100,7 @@ def test_rules_alone_do_not_label_a_test_set():
 
 
 def test_many_rows_are_decided_in_few_bytes_a_row():
-    """Random rows, no two alike: a million take 200 MB of keys and as much again while they are decided."""
+    """Random rows, no two alike: a million take 200 MB of keys, which the signatures leave when they are compared, and 140 more."""
     import tracemalloc
 
     count, rng = 20_000, random.Random(3)
@@ -112,7 +112,7 @@ def test_many_rows_are_decided_in_few_bytes_a_row():
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (found.fates == KEEP).all()
-    assert peak_bytes / count < 260
+    assert peak_bytes / count < 150
 
 
 def test_recent_calls_that_cannot_be_the_test_set_are_told_of():

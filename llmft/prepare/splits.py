@@ -79,18 +79,24 @@ def group_names(families: Array, subjects: Array) -> Array:
 
     if len(families) == 0:
         return np.zeros(0, np.uint64)
-    rows = np.arange(len(families))
-    keys, numbers = np.unique(np.concatenate([families, subjects]), return_inverse=True)
-    linked = np.concatenate([families, subjects]) != 0
-    row_ends, key_ends = np.concatenate([rows, rows])[linked], numbers[linked] + len(rows)
-    size = len(rows) + len(keys)
-    graph = coo_matrix((np.ones(len(row_ends), np.int8), (row_ends, key_ends)), shape=(size, size))
-    labels = connected_components(graph, directed=False)[1][: len(rows)]
+    starts, ends = (np.concatenate(rows) for rows in zip(_neighbours(families), _neighbours(subjects), strict=True))
+    graph = coo_matrix((np.ones(len(starts), np.int8), (starts, ends)), shape=(len(families), len(families)))
+    labels = connected_components(graph, directed=False)[1]
     none = np.iinfo(np.uint64).max
     patient, family = (np.full(labels.max() + 1, none, np.uint64) for _ in range(2))
     np.minimum.at(patient, labels, np.where(subjects == 0, none, subjects))
     np.minimum.at(family, labels, np.where(families == 0, none, families))
     return np.where(patient != none, patient, family)[labels]
+
+
+def _neighbours(keys: Array) -> tuple[Array, Array]:
+    """Pairs of rows with one key, each row with the next one that has it: enough to hold them together."""
+    import numpy as np
+
+    order = np.argsort(keys, kind="stable").astype(np.int32)
+    ordered = keys[order]
+    same = np.flatnonzero((ordered[1:] == ordered[:-1]) & (ordered[1:] != 0))
+    return order[same], order[same + 1]
 
 
 def folds(groups: Array, count: int, seed: int) -> Array:
@@ -106,9 +112,9 @@ def leaks(assignment: Assignment, *keys: Array) -> int:
 
     found = 0
     for key in keys:
-        known = key != 0
-        pairs = np.unique(np.stack([key[known], assignment.splits[known].astype(np.uint64)]), axis=1)
-        found += int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
+        before, after = _neighbours(key)
+        crossing = after[assignment.splits[before] != assignment.splits[after]]
+        found += len(np.unique(key[crossing]))
     return found
 
 
