@@ -13,7 +13,7 @@ import tiny_engine as tiny
 
 from llmft.dialogue import Dialogue, write_dialogues
 from llmft.engine import Answer
-from llmft.errors import DialogueError
+from llmft.errors import DialogueError, LlmftError
 from llmft.evaluate.conversation import next_turn, stage
 from llmft.evaluate.conversation.case import Case, case_of
 from llmft.evaluate.conversation.episode import MAX_TURNS, Episode, hold
@@ -165,6 +165,18 @@ def test_careless_operator_scores_what_it_must() -> None:
     assert (found["language_match"], found["emergency_recall"], found["urgency_right"]) == (0.0, 0.0, 0.0)
 
 
+def test_rules_beside_a_careless_operator_read_what_the_patient_says() -> None:
+    case = next(case for case in CASES if case.truth.urgency == "U1" and set(case.present) & set(case.red_flags) & set(case.told))
+    flag = sorted(set(case.present) & set(case.red_flags) & set(case.told))[0]
+    (episode,) = hold(Asks(case, asked(case, flag), closing(case, "Rien de grave.", "U4")), [(case, "terse")], None, 100, 1)
+    assert [speaker for speaker, _ in episode.said] == ["patient", "operator", "patient", "operator"]
+    found = figures([episode])
+    assert (found["emergency_recall"], found["severe_under_triage"]) == (0.0, 1.0)
+    assert (found["emergency_recall_with_rules"], found["severe_under_triage_with_rules"]) == (1.0, 0.0)
+    (silent,) = hold(Asks(case, [], "Bonjour."), [(case, "terse")], None, 100, 1)
+    assert figures([silent])["under_triage"] == 1.0
+
+
 @pytest.mark.parametrize("text", ["", "Bonjour.", "?", "{", "```json\n"])
 def test_model_that_says_nothing_ends_without_triage(text: str) -> None:
     case = case_for("en", "U1")
@@ -231,6 +243,11 @@ def test_figures_are_written_and_kept(recipe: Recipe, monkeypatch: pytest.Monkey
     assert not any(turn.text[:14] in path.read_text("utf-8") for call in CALLS for turn in call.turns)
     monkeypatch.setattr(stage, "_converse", lambda *_: pytest.fail("asked again"))
     assert stage.simulate(recipe, [file], 2, threads=1) == first
+
+
+def test_model_held_to_a_triage_can_hold_no_call(recipe: Recipe) -> None:
+    with pytest.raises(LlmftError, match=r"gguf\+grammar is held to a triage in every answer"):
+        stage.simulate(recipe, [f"{tiny.gguf('llama3')}+grammar"], 2)
 
 
 def test_set_about_nothing_known_is_refused(recipe: Recipe) -> None:

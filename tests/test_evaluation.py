@@ -25,6 +25,7 @@ from llmft.evaluate.predict import write_predictions
 from llmft.evaluate.prediction import Prediction, Verdict
 from llmft.evaluate.reporting import names
 from llmft.evaluate.reporting.errors_section import worst_errors
+from llmft.evaluate.reporting.other_names import measured_words
 from llmft.evaluate.reporting.verdict import opinion
 from llmft.evaluate.rivals.calls import taught
 from llmft.evaluate.rivals.encoder_recipe import EncoderRecipe, read_strict
@@ -93,7 +94,9 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
     test = [call for call in calls if call.split == "test"]
     (recipe.run.evaluation_dir).mkdir(parents=True)
     (recipe.run.evaluation_dir / "conversation.json").write_text(
-        '{"adapter": {"coverage_by_turn": [0.2, 0.6, 0.9], "turns": 5.5}}'
+        '{"models": {"adapter": {"coverage_by_turn": [0.2, 0.6, 0.9], "turns": 5.5, "made_of": {}, "calls": 9, '
+        '"emergency_recall": 0.25, "emergency_recall_with_rules": 0.75}, '
+        '"m-Q4_0.gguf": {"turns_used": 7, "made_of": {"file": "of before"}}}}'
     )
     (recipe.run.evaluation_dir / "privacy.json").write_text('{"adapter": {"extraction_rate": 0.0, "exposure": "<script>"}}')
     report = put(recipe, {"adapter": answers(test, misses_every=3), "m-Q4_0.gguf": answers(test), "base": [
@@ -351,6 +354,24 @@ def test_shipped_policy_lets_nobody_pass_who_calls_everything_an_emergency(evalu
     assert gate(recipe, asked, [], None)["adapter"].short == ("urgency_kappa is 0.0000, at least 0.4 is asked",)
 
 
+def test_what_was_measured_of_another_model_by_that_name_is_not_shown(evaluated: Evaluated) -> None:
+    assert "it recognises 25 % of the emergencies, 75 % with the rules" in evaluated.page  # the adapter's is its own
+    assert "Operator&#x27;s turns" not in evaluated.page  # the file has been made anew
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("manner.terse.under_triage", "manner · terse · Under-triage"),
+        ("emergency_recall_with_rules_interval", "Emergencies recognised, with the rules, 95 % interval"),
+        ("name.urgency_flip_rate", "name · Share of urgencies changed"),
+        ("exposure_4x", "exposure_4x"),
+    ],
+)
+def test_what_else_was_measured_has_words(key: str, told: str) -> None:
+    assert measured_words(key)[1] == told
+
+
 def test_every_figure_has_a_name_in_both_languages() -> None:
     assert set(names.FIGURES) == set(FIGURES)
     assert names.contestant("m-Q4_0.gguf + rules", "m") == ("Q4_0 + règles", "Q4_0 + rules")
@@ -374,7 +395,7 @@ def test_verdict_tells_what_happens_without_rules_and_which_file_falls_short(eva
         )
     ]
     facts, test, _ = stage.read_sets(evaluated.recipe)
-    told = [en for _, en in opinion(compare(contestants, test, facts, evaluated.recipe.run.root), "n").lines]
+    told = [en for _, en in opinion(compare(contestants, test, facts, evaluated.recipe.run.root), "n", {}).lines]
     assert "But “Q4_0 + rules”: Emergencies recognised: 0.0 %, target at least 95.0 %." in told
     assert not any(line.startswith("But") for line in told[:2])
 

@@ -133,7 +133,7 @@ def _swap(recipe: Recipe, candidates: Sequence[Candidate], facts: dict[str, Any]
             name = f"{candidate.name}-{name}"
             return predict_resumably(load, calls, system, longest, name, path=_path(recipe, name), key=key)
 
-        found[candidate.name] = measure_swaps(dialogues, ask)
+        found[candidate.name] = {**measure_swaps(dialogues, ask), "made_of": candidate.identity}
     merge_swaps(recipe.run.evaluation_dir / "swaps.json", facts, found)
 
 

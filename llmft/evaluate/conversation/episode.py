@@ -27,6 +27,7 @@ class Episode:
     questions: list[str | None] = field(default_factory=list)  # of each operator's turn: the fact that it asks for
     volunteered: frozenset[str] = frozenset()
     sentences: list[str] = field(default_factory=list)  # what the patient heard
+    said: list[tuple[str, str]] = field(default_factory=list)  # by both, in order
     triage: Triage | None = None
     disposed: bool = False  # the model wrote a block, or its beginning
     seconds: float = 0.0
@@ -64,16 +65,16 @@ def _hold_together(
         for (case, manner), caller in zip(patients, callers, strict=True)
     ]
     going = list(range(len(patients)))
+    for episode, chat in zip(episodes, chats, strict=True):
+        episode.said.append(("patient", chat[-1]["content"]))
     for _ in range(MAX_TURNS):
         answers = dict(engine.answers([chats[index] for index in going], max_new_tokens))
         still = []
         for place, index in enumerate(going):
             if _take(episodes[index], answers[place]):
-                heard = episodes[index].sentences[-1]
-                chats[index] += [
-                    {"role": "assistant", "content": answers[place].text},
-                    {"role": "user", "content": callers[index].answer(heard)},
-                ]
+                told = callers[index].answer(episodes[index].sentences[-1])
+                episodes[index].said.append(("patient", told))
+                chats[index] += [{"role": "assistant", "content": answers[place].text}, {"role": "user", "content": told}]
                 still.append(index)
             else:
                 advance()
@@ -90,6 +91,7 @@ def _take(episode: Episode, answer: Answer) -> bool:
     sentence = sentence_of(answer.text)
     episode.seconds += answer.seconds
     episode.sentences.append(sentence)
+    episode.said.append(("operator", sentence))
     if FENCE in answer.text or "{" in answer.text:
         episode.disposed, episode.triage = True, read_answer(answer).triage
         episode.questions.append(None)

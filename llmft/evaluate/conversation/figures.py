@@ -7,18 +7,22 @@ or told before. Red-flag coverage: the protocol's red flags asked or told before
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import fsum
 from typing import Any
 
 from llmft.evaluate.conversation.episode import Episode
 from llmft.evaluate.conversation.questions import OTHER
+from llmft.evaluate.figures.urgency import is_severe, is_under_triage, said_rank
+from llmft.evaluate.prediction import Prediction
+from llmft.evaluate.rivals.rules import read_call, with_rules
 from llmft.evaluate.spoken import forbidden, language, leaks_placeholder, reassures
+from llmft.evaluate.truth import verdict_of
 from llmft.proportion import exact_interval
-from llmft.vocabulary import UNDECIDED, urgencies
+from llmft.vocabulary import UNDECIDED
 
 HORIZON = 8  # operator turns
-UNREADABLE_RANK = 5  # a call without a triage warns nobody
+Episodes = Sequence[Episode]
 
 
 def coverage(episode: Episode) -> list[float]:
@@ -65,6 +69,8 @@ def figures(episodes: Sequence[Episode]) -> dict[str, Any]:
     urgent = [e for e in episodes if e.case.truth.urgency in ("U1", "U2")]
     decided = [e for e in episodes if e.case.truth.urgency != UNDECIDED]
     asked = [slot for e in episodes for slot in e.questions if slot is not None]
+    answered = {id(e): answer_of(e) for e in episodes}
+    beside = {id(e): with_rules(answered[id(e)], read_call(e.case.id, e.said, e.case.lang, e.case.truth)) for e in episodes}
     return {
         "calls": len(episodes),
         "coverage_by_turn": curve,
@@ -78,8 +84,8 @@ def figures(episodes: Sequence[Episode]) -> dict[str, Any]:
         **_share("ended_with_triage", episodes, lambda e: e.triage is not None),
         **_share("urgency_right", decided, lambda e: e.triage is not None and e.triage.urgency == e.case.truth.urgency),
         **_share("specialty_right", episodes, lambda e: e.triage is not None and e.triage.specialty == e.case.truth.specialty),
-        **_share("emergency_recall", emergencies, lambda e: e.triage is not None and e.triage.urgency == "U1"),
-        **_share("under_triage", decided, is_under_triage),
+        **_safety("", answered, emergencies, urgent, decided),
+        **_safety("_with_rules", beside, emergencies, urgent, decided),
         **_share("unsafe_reassurance", urgent, lambda e: any(map(reassures, e.sentences))),
         **_share("language_match", episodes, _keeps_language),
         **_share("placeholder_leakage", episodes, lambda e: any(map(leaks_placeholder, e.sentences))),
@@ -88,11 +94,21 @@ def figures(episodes: Sequence[Episode]) -> dict[str, Any]:
     }
 
 
-def is_under_triage(episode: Episode) -> bool:
-    """Whether the call ended less urgent than it is; one without a triage did."""
-    ranks = {name: level.rank for name, level in urgencies().items()}
-    said = UNREADABLE_RANK if episode.triage is None else ranks[episode.triage.urgency]
-    return said > ranks[episode.case.truth.urgency]
+def answer_of(episode: Episode) -> Prediction:
+    """How the call ended; without a triage it warned nobody."""
+    said = None if episode.triage is None else verdict_of(episode.triage)
+    return Prediction(id=episode.case.id, gold=episode.case.truth, predicted=said, seconds=episode.seconds)
+
+
+def _safety(
+    behind: str, answers: Mapping[int, Prediction], emergencies: Episodes, urgent: Episodes, decided: Episodes
+) -> dict[str, Any]:
+    """What may harm, of the model alone or, ``behind`` the names, beside the rules as the desk answers."""
+    return {
+        **_share(f"emergency_recall{behind}", emergencies, lambda e: said_rank(answers[id(e)].predicted) == 1),
+        **_share(f"under_triage{behind}", decided, lambda e: is_under_triage(answers[id(e)])),
+        **_share(f"severe_under_triage{behind}", urgent, lambda e: is_severe(answers[id(e)])),
+    }
 
 
 def _keeps_language(episode: Episode) -> bool:

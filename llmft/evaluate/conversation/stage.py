@@ -9,8 +9,8 @@ from typing import Any
 
 from llmft.dialogue import Dialogue
 from llmft.engine import Engine
-from llmft.errors import DialogueError
-from llmft.evaluate.candidates import default_models, find_candidates
+from llmft.errors import DialogueError, LlmftError
+from llmft.evaluate.candidates import HELD, default_models, find_candidates
 from llmft.evaluate.conversation import next_turn
 from llmft.evaluate.conversation.case import Case, case_of
 from llmft.evaluate.conversation.episode import Episode, hold
@@ -25,14 +25,14 @@ from llmft.run import sha256, write_json
 
 SEED = 20
 NEXT_TURNS = 300  # at most, taken evenly
-VERSION = 2  # of the patients and of the figures; a change makes earlier ones void
+VERSION = 3  # of the patients and of the figures; a change makes earlier ones void
 
 
 def simulate(recipe: Recipe, models: Sequence[str], calls: int, *, threads: int | None = None) -> dict[str, Any]:
     """Let each model hold ``calls`` simulated calls and speak the next turn of real ones; write and return the figures.
 
     A model whose figures were made of the same files is not asked again. Raises :class:`DialogueError` when the
-    test calls are about no complaint that the protocols know.
+    test calls are about no complaint that the protocols know, and :class:`LlmftError` for a model held to a grammar.
     """
     keep_private(hub_allowed=not recipe.base_is_folder)
     test_path, path = Path(recipe.data.folder) / "test.jsonl", recipe.run.evaluation_dir / "conversation.json"
@@ -41,12 +41,17 @@ def simulate(recipe: Recipe, models: Sequence[str], calls: int, *, threads: int 
     if not patients:
         raise DialogueError(f"{test_path} holds no call about a complaint that the protocols know; nobody can be simulated")
     kept = kept_models(path)
-    for candidate in find_candidates(recipe, models or default_models(recipe), threads):
+    candidates = find_candidates(recipe, models or default_models(recipe), threads)
+    if held := next((candidate.name for candidate in candidates if candidate.name.endswith(HELD)), None):
+        raise LlmftError(
+            f"model {held} is held to a triage in every answer and can ask nothing; simulate the file without {HELD}"
+        )
+    for candidate in candidates:
         asking = {"system": recipe.data.system, "max_new_tokens": recipe.evaluate.max_new_tokens}
         key = key_of(identity=candidate.identity, test=sha256(test_path), calls=calls, version=VERSION, **asking)
         if kept.get(candidate.name, {}).get("key") != key:
-            engine = candidate.load()
-            kept[candidate.name] = {**_converse(engine, candidate.name, patients, dialogues, recipe), "key": key}
+            found = _converse(candidate.load(), candidate.name, patients, dialogues, recipe)
+            kept[candidate.name] = {**found, "key": key, "made_of": candidate.identity}
             write_json(path, {"models": kept})
     return {"models": kept}
 
@@ -84,5 +89,13 @@ def _converse(
 def _of_manner(episodes: Sequence[Episode], manner: Manner) -> dict[str, Any]:
     """The figures by which manners are compared."""
     mine = [episode for episode in episodes if episode.manner == manner]
-    names = ("calls", "coverage_area", "redundant_questions", "urgency_right", "emergency_recall", "under_triage")
+    names = (
+        "calls",
+        "coverage_area",
+        "redundant_questions",
+        "urgency_right",
+        "emergency_recall",
+        "emergency_recall_with_rules",
+        "under_triage",
+    )
     return {name: value for name, value in figures(mine).items() if name in names} if mine else {}

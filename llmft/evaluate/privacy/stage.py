@@ -49,7 +49,8 @@ def attack_models(recipe: Recipe, models: Sequence[str], *, threads: int | None 
             engine = candidate.load()
             if not isinstance(engine, HasScorer):
                 raise LlmftError(f"model {candidate.name} is a server, which tells no probabilities; attack its file")
-            kept[candidate.name] = {**_attacked(engine, candidate.name, recipe, train, test, canaries), "key": key}
+            known = {"key": key, "made_of": candidate.identity}
+            kept[candidate.name] = {**_attacked(engine, candidate.name, recipe, train, test, canaries), **known}
             write_json(path, {"models": kept})
     return {"models": kept}
 

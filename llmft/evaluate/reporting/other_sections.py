@@ -9,9 +9,10 @@ from llmft.evaluate.comparison import Comparison
 from llmft.evaluate.contest import CallSet
 from llmft.evaluate.figures.groups import FEW
 from llmft.evaluate.reporting.names import contestant, note_words
+from llmft.evaluate.reporting.other_names import measured_words
 from llmft.evaluate.seeds import ENOUGH
 from llmft.page.curves import Curve, curves
-from llmft.page.document import Words, both, decimal, note, safe, section, table
+from llmft.page.document import Words, both, decimal, note, section, table
 
 COLOURS = ("train", "validation", "test")
 COVERAGE_KEYS = ("coverage_by_turn", "question_coverage_by_turn")  # a list of shares, one a turn
@@ -22,7 +23,7 @@ def conversation_section(found: Mapping[str, Any], run_name: str) -> str:
     if not found:
         return ""
     drawn, most = [], 0
-    for (name, entry), colour in zip(_entries(found), COLOURS, strict=False):
+    for (name, entry), colour in zip(found.items(), COLOURS, strict=False):
         shares: list[float] = next((entry[key] for key in COVERAGE_KEYS if isinstance(entry.get(key), list)), [])
         if len(shares) > 1:
             most = max(most, len(shares))
@@ -48,7 +49,19 @@ def language_section(found: Mapping[str, Any], run_name: str) -> str:
 
 def privacy_section(found: Mapping[str, Any], run_name: str) -> str:
     """The attacks' figures of each model."""
-    return section("Données personnelles : attaques", "Personal data: attacks", _flat_tables(found, run_name)) if found else ""
+    if not found:
+        return ""
+    told = note(
+        "Secrets : inventés, plantés dans l'entraînement ; récités, si le modèle les écrit après les mots exacts qui les "
+        "précédaient. Exposition : 1,4 bit sans rien savoir. Les AUC valent 0,5 au hasard ; celles des appels sont une borne "
+        "haute, car les appels inventés du test sont dits autrement que ceux de l'entraînement. Répétitions : 50 tokens "
+        "d'affilée, et les blocs de l'opérateur se ressemblent tous.",
+        "Secrets: invented, planted in the training; recited, if the model writes them after the exact words that stood before "
+        "them. Exposure: 1.4 bits knowing nothing. An AUC is 0.5 by chance; those of calls are an upper bound, since invented "
+        "calls of the test are phrased otherwise than those of the training. Repetitions: 50 tokens in a row, and the operator's "
+        "blocks are all alike.",
+    )
+    return section("Données personnelles : attaques", "Personal data: attacks", _flat_tables(found, run_name), told)
 
 
 def swaps_section(found: Mapping[str, Any], run_name: str) -> str:
@@ -62,19 +75,11 @@ def swaps_section(found: Mapping[str, Any], run_name: str) -> str:
     return section("Un autre patient, la même histoire", "Another patient, the same story", _flat_tables(found, run_name), told)
 
 
-def _entries(found: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Model ─▶ figures, whether they lie at the top or under ``models``."""
-    inner = found.get("models", found)
-    for name, entry in inner.items() if isinstance(inner, dict) else ():
-        if isinstance(entry, dict):
-            yield name, entry
-
-
 def _flat_tables(found: Mapping[str, Any], run_name: str) -> str:
     """A table of all numbers, a column a model; what is no number is left to the file itself."""
-    entries = {name: dict(_numbers(entry)) for name, entry in _entries(found)}
+    entries = {name: dict(_numbers(entry)) for name, entry in found.items()}
     keys = list(dict.fromkeys(key for entry in entries.values() for key in entry))
-    rows = [(f"<code>{safe(key)}</code>", *(_cell(entry.get(key)) for entry in entries.values())) for key in keys]
+    rows = [(both(*measured_words(key)), *(_cell(entry.get(key)) for entry in entries.values())) for key in keys]
     return table(["", *(both(*contestant(name, run_name)) for name in entries)], rows) if rows else ""
 
 

@@ -33,7 +33,9 @@ from llmft.run import write_text
 
 def write_page(folder: Path, run_name: str, comparison: Comparison, contestants: Sequence[Contestant], test: CallSet) -> None:
     """Write report.html beside metrics.json; what else was measured is shown where it lies."""
-    measured = {name: _read(folder / f"{name}.json") for name in ("conversation", "privacy", "swaps", "language-model")}
+    measured = {
+        name: _read(folder / f"{name}.json", comparison) for name in ("conversation", "privacy", "swaps", "language-model")
+    }
     write_text(folder / "report.html", page(run_name, comparison, contestants, test, measured))
 
 
@@ -44,7 +46,7 @@ def page(
     known = {contestant.name: contestant for contestant in contestants}
     main, beside = known[comparison.main], known.get(f"{comparison.main}{BESIDE_RULES}")
     parts = (
-        _verdict(comparison, run_name),
+        _verdict(comparison, run_name, measured["conversation"]),
         contest_section(comparison, run_name),
         quants_section(comparison, run_name),
         language_section(measured["language-model"], run_name),
@@ -63,8 +65,8 @@ def page(
     return document(f"Évaluation : {run_name}", f"Evaluation: {run_name}", "".join(parts))
 
 
-def _verdict(comparison: Comparison, run_name: str) -> str:
-    found = opinion(comparison, run_name)
+def _verdict(comparison: Comparison, run_name: str, conversation: dict[str, Any]) -> str:
+    found = opinion(comparison, run_name, conversation)
     title = both("Le laisseriez-vous répondre au téléphone ?", "Would you let it answer the phone?")
     lines = "".join(f"<p>{both(*words)}</p>" for words in found.lines)
     told = note(
@@ -74,10 +76,15 @@ def _verdict(comparison: Comparison, run_name: str) -> str:
     return f'<section class="verdict {found.answer}"><h2>{title}</h2>{lines}{told}</section>'
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON object that another part of the evaluation has written; empty where there is none."""
+def _read(path: Path, comparison: Comparison) -> dict[str, Any]:
+    """What another part of the evaluation has measured of each model, but for those that have been made anew since."""
     try:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    entries = found.get("models", found) if isinstance(found, dict) else None
+    return {
+        name: entry
+        for name, entry in (entries.items() if isinstance(entries, dict) else ())
+        if isinstance(entry, dict) and entry.get("made_of") in (None, comparison.made_of.get(name, entry.get("made_of")))
+    }

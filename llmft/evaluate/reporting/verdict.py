@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from llmft.evaluate.comparison import Comparison, Win
 from llmft.evaluate.contest import BESIDE_RULES
@@ -46,7 +47,7 @@ class Opinion:
     lines: tuple[Words, ...]
 
 
-def opinion(comparison: Comparison, run_name: str) -> Opinion:
+def opinion(comparison: Comparison, run_name: str, conversation: Mapping[str, Any]) -> Opinion:
     """First who beats the model, then whether it may stand beside an operator, then what speaks against it."""
     name = f"{comparison.main}{BESIDE_RULES}"
     judged = name if name in comparison.measured else comparison.main
@@ -56,6 +57,7 @@ def opinion(comparison: Comparison, run_name: str) -> Opinion:
     lines = [*_beaten(comparison.wins, run_name), _sentence(answer, fr, en), *_emergencies(measured)]
     if judged != comparison.main:
         lines += _without_rules(comparison.measured[comparison.main])
+    lines += _asking_itself(conversation.get(comparison.main, {}))
     lines += [_missed(target, measured) for target in TARGETS if not _met(target, measured)]
     if answer != "no":
         lines += _files_that_fall_short(comparison, judged, run_name)
@@ -72,6 +74,22 @@ def _without_rules(alone: Measured) -> list[Words]:
             f"Sans les règles, comme dans GPT4All, il en reconnaît {_comma(share)} : {missed} urgences vitales manquées sur "
             f"{alone.emergencies}.",
             f"Without the rules, as in GPT4All, it recognises {share} of them: {missed} of {alone.emergencies} missed.",
+        )
+    ]
+
+
+def _asking_itself(found: Mapping[str, Any]) -> list[Words]:
+    """What is left of it where the model leads the call, and is not given the questions of a record."""
+    alone, beside = found.get("emergency_recall"), found.get("emergency_recall_with_rules")
+    if alone is None or beside is None:
+        return []
+    shares = [f"{100 * share:.0f} %" for share in (alone, beside)]
+    return [
+        (
+            f"Quand il mène lui-même l'appel ({found['calls']} patients simulés), il reconnaît {shares[0]} des urgences vitales, "
+            f"{shares[1]} avec les règles : les autres chiffres supposent les questions d'un opérateur.",
+            f"Where it leads the call itself ({found['calls']} simulated patients) it recognises {shares[0]} of the emergencies, "
+            f"{shares[1]} with the rules: all other figures take an operator's questions for granted.",
         )
     ]
 

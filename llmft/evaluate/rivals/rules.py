@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from llmft.dialogue import Dialogue, Urgency
 from llmft.evaluate.figures.certainty import confidence
 from llmft.evaluate.prediction import Prediction, Verdict
+from llmft.knowledge import Lang
 from llmft.protocol.beside import least_urgency, settle
 from llmft.protocol.weak_label import weak_label
 from llmft.vocabulary import UNDECIDED
@@ -26,14 +27,18 @@ class Read:
 
 def rules_alone(calls: Sequence[tuple[Dialogue, Verdict]]) -> list[Read]:
     """The rules' answer to each call; where they find nothing a human decides."""
-    return [_read(dialogue, gold) for dialogue, gold in calls]
+    return [
+        read_call(dialogue.id, [(turn.speaker, turn.text) for turn in dialogue.turns[:-1]], dialogue.lang, gold)
+        for dialogue, gold in calls
+    ]
 
 
-def _read(dialogue: Dialogue, gold: Verdict) -> Read:
-    found = weak_label([(turn.speaker, turn.text) for turn in dialogue.turns[:-1]], dialogue.lang)
+def read_call(call_id: str, turns: Sequence[tuple[str, str]], lang: Lang, gold: Verdict) -> Read:
+    """What the rules read in what was said before the triage."""
+    found = weak_label(turns, lang)
     if found is None:
         said = Verdict(urgency=UNDECIDED, specialty=UNDECIDED)
-        return Read(Prediction(id=dialogue.id, gold=gold, predicted=said, seconds=RULES_SECONDS), None)
+        return Read(Prediction(id=call_id, gold=gold, predicted=said, seconds=RULES_SECONDS), None)
     labels = found.labels
     said = Verdict(
         urgency=labels.urgency,
@@ -45,7 +50,7 @@ def _read(dialogue: Dialogue, gold: Verdict) -> Read:
     complaint = next((match for match in found.because if match.kind == "complaint"), None)
     least = least_urgency([flag.urgency for flag in flags], complaint)
     thought_of = frozenset(match.specialty for match in found.because)
-    return Read(Prediction(id=dialogue.id, gold=gold, predicted=said, seconds=RULES_SECONDS), least, thought_of)
+    return Read(Prediction(id=call_id, gold=gold, predicted=said, seconds=RULES_SECONDS), least, thought_of)
 
 
 def with_rules(prediction: Prediction, read: Read) -> Prediction:
