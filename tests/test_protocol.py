@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from llmft.knowledge import protocols
 from llmft.protocol import Match, matches, matches_in_call
 from llmft.protocol.answer import Answer, answer_of
-from llmft.protocol.questions import MIN_SCORE, _best_sharing, facts_asked, slot_asked
+from llmft.protocol.questions import MIN_SCORE, _best_sharing, _scores, facts_asked, slot_asked
 from llmft.protocol.rules import RedFlags, complaints, flag_labels, red_flags
 from llmft.protocol.terms import Lexicon, parse_term, plain_word, words_of
 
@@ -177,6 +177,14 @@ def test_questions_of_one_call_tell_each_other_apart():
     asked = [("Le sucre a-t-il été pris, et rien n'y fait ?", "oui"), ("Et un repas a-t-il été manqué ?", "non")]
     found = facts_asked("low_blood_sugar", [*asked, ("Quel âge avez-vous ?", "oui, 40 ans")], "fr")
     assert {number: evidence.slot for number, evidence in found.items()} == {0: "hypo_not_improving", 1: "hypo_meal_skipped"}
+
+
+def test_facts_that_fit_alike_count_in_the_order_of_the_protocol():
+    """Words come out of sets, whose order is another one in every process."""
+    asked = "Est-ce que la douleur irradie vers la mâchoire, le bras ou le dos, avec des sueurs, un malaise et le souffle court ?"
+    found = [_scores(name, (asked, "oui, un peu"), "fr") for name in sorted(complaints())]
+    assert sum(len(scores) > 1 for scores in found) > 5
+    assert all(list(scores) == sorted(scores) for scores in found)
 
 
 def test_what_is_asked_in_any_call_is_no_fact_of_the_complaint():

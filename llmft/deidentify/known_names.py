@@ -69,8 +69,7 @@ def known_name(parts: Parts, person: int, doctor: bool) -> list[Known]:
     is_usual = len(tables) == len(parts) == 2 and parts[0][1] != parts[1][1]  # a first name and a surname
     if together := [*_joined(parts), *(() if is_usual else _short_forms_together(parts))]:
         tables.append(_known(together, person, doctor))
-    said = [said for table in tables for said in table.exact]
-    if len(said) == len(set(said)):
+    if sum([len(table.exact) for table in tables]) == len(set().union(*[table.exact for table in tables])):
         return tables
     words = (*(_form(word, label) for word, label in _solid(parts) if len(word) > 1), *_joined(parts))
     return [_known((*words, *_short_forms(parts)), person, doctor)]  # of words said alike the first counts
@@ -85,19 +84,20 @@ def _known_word(word: str, label: str, person: int, doctor: bool) -> Known:
 
 def _known(forms: Iterable[Form], person: int, doctor: bool) -> Known:
     """The forms in all tables in which they are looked for."""
-    known = Known({}, {}, {}, frozenset())
-    beginnings: set[str] = set()
-    for form in forms:
-        if form.said in known.exact:
+    exact: dict[str, Found] = {}
+    letters: dict[str, tuple[str, ...]] = {}
+    sounds: dict[str, Found] = {}
+    beginnings: list[frozenset[str]] = []
+    for said, word, label, doubtful, ends, heard, begun in forms:
+        if said in exact:
             continue
-        found = (NameWord(form.word, "MEDECIN" if doctor else form.label, person, form.doubtful),)
-        known.exact[form.said] = found
-        beginnings |= form.beginnings
-        for ends in form.ends:
-            known.letters[ends] = (*known.letters.get(ends, ()), form.said)
-        for key in form.sounds:
-            known.sounds[key] = known.sounds.get(key, ()) + found
-    return known._replace(beginnings=frozenset(beginnings))
+        exact[said] = found = (NameWord(word, "MEDECIN" if doctor else label, person, doubtful),)
+        beginnings.append(begun)
+        for end in ends:
+            letters[end] = (*letters.get(end, ()), said)
+        for key in heard:
+            sounds[key] = sounds.get(key, ()) + found
+    return Known(exact, letters, sounds, frozenset().union(*beginnings))
 
 
 def short_words(parts: Parts) -> list[str]:
@@ -190,6 +190,8 @@ def labelled(name: str) -> Parts:
     if not solid:
         return ()
     surname = _surname(parts, solid, shouted)
+    if len(solid) == len(parts):
+        return tuple([(word, "NOM" if k in surname else "PRENOM") for k, word in enumerate(parts)])
     carriers = [
         next((other for other in solid if other >= k), solid[-1]) for k in range(len(parts))
     ]  # of a particle: what follows

@@ -8,7 +8,7 @@ name beside it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from llmft.deidentify.cues import cues
 from llmft.deidentify.known_names import NameWord, initials, is_doubtful
@@ -60,19 +60,20 @@ def is_plain_id(text: str, roster: Roster) -> bool:
 
 def canonical(text: str, roster: Roster) -> frozenset[str]:
     """The words of a name as the roster writes them: "D U P O N T", "du pont" and "Dupond" are "dupont"."""
-    letters = unspelled(text).split()
     index = index_of(roster)
     if not index.exact:
-        return frozenset(letters)
-    if found := same_name("".join(letters), index):
-        return frozenset(found[0].word.split())
-    return frozenset(part for word in letters for part in _written(word, index))
+        return frozenset(unspelled(text).split())
+    written = index.heard.written.get(text)
+    if written is None:
+        written = index.heard.written[text] = _written(unspelled(text).split(), index)
+    return written
 
 
-def _written(word: str, index: RosterIndex) -> list[str]:
-    """The words that the roster writes for ``word``."""
-    found = same_name(word, index)
-    return found[0].word.split() if found else [word]
+def _written(words: Sequence[str], index: RosterIndex) -> frozenset[str]:
+    """What the roster writes for ``words``: for all together, or for each."""
+    together = same_name("".join(words), index)
+    found = [together] if together else [same_name(word, index) or word for word in words]
+    return frozenset([part for one in found for part in (one if isinstance(one, str) else one[0].word).split()])
 
 
 def _spelled(words: Words, index: RosterIndex) -> list[Span]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import NamedTuple
 
 from llmft.deidentify.known_names import MIN_FUZZY, MIN_LETTERS, Found
@@ -62,16 +63,16 @@ def find_hits(words: Words, index: RosterIndex) -> Hits:
 def _hear(words: frozenset[str], index: RosterIndex) -> None:
     """Find out which of the words may be the roster's, and which are strange."""
     heard = index.heard
-    if len(heard.words) > MAX_WORDS:  # a roster of many calls
-        for known in (heard.words, heard.alike, heard.strange):
+    if max(len(heard.words), len(heard.written)) > MAX_WORDS:  # a roster of many calls
+        for known in (heard.words, heard.alike, heard.strange, heard.written):
             known.clear()
     fresh = words - heard.words
     heard.words.update(fresh)
     heard.alike.update({said: index.exact[said] for said in index.exact.keys() & fresh})
-    keys, sounds = map(_HEARD_AS.__getitem__, fresh), index.sounds
-    told = [(word, key) for word, key in zip(fresh, keys, strict=True) if key == _STRANGE or key in sounds]
-    heard.strange.update([word for word, key in told if key == _STRANGE])
-    for word, _ in told:
+    telling = index.sounds.keys() | {_STRANGE}
+    told = list(compress(fresh, map(telling.__contains__, map(_HEARD_AS.__getitem__, fresh))))
+    heard.strange.update([word for word in told if _HEARD_AS[word] == _STRANGE])
+    for word in told:
         if word not in heard.alike and (found := _misheard(word, index)):
             heard.alike[word] = found
 
@@ -154,7 +155,8 @@ def _misheard(word: str, index: RosterIndex) -> Found | None:
 
 
 def _one_letter_off(word: str, index: RosterIndex) -> Found | None:
-    close = {*index.letters.get(f"<{word[:2]}", ()), *index.letters.get(f">{word[-2:]}", ())}
+    start, end = f"<{word[:2]}", f">{word[-2:]}"
+    close = {form for table in index.letters for key in (start, end) if key in table for form in table[key]}
     for candidate in sorted(close):
         if abs(len(candidate) - len(word)) < 2 and is_one_letter_off(word, candidate):
             return index.exact[candidate]

@@ -26,14 +26,15 @@ class Heard:
     words: set[str] = field(default_factory=set)  # those that were looked at
     alike: dict[str, Found] = field(default_factory=dict)  # word ─▶ the roster's names that it may be
     strange: set[str] = field(default_factory=set)  # those that are no ordinary words
+    written: dict[str, frozenset[str]] = field(default_factory=dict)  # a name as it was said ─▶ as the roster writes it
 
 
 @dataclass(frozen=True)
 class RosterIndex:
-    """A roster ready for look-up. The tables of names are those of :class:`Known`, everybody's together."""
+    """A roster ready for look-up. The tables of names are those of :class:`Known`; but for ``letters`` everybody's together."""
 
     exact: dict[str, Found]
-    letters: dict[str, tuple[str, ...]]
+    letters: tuple[dict[str, tuple[str, ...]], ...]  # few words are looked up in them
     sounds: dict[str, Found]
     short: dict[str, tuple[int, ...]]  # words that prove nothing alone ─▶ the people whose names have them
     beginnings: frozenset[str]
@@ -56,7 +57,7 @@ def index_of(roster: Roster) -> RosterIndex:
     exact = _together([table.exact for table in known])
     return RosterIndex(
         exact=exact,
-        letters=_together([table.letters for table in known]),
+        letters=tuple([table.letters for table in known if table.letters]),
         sounds=_together([table.sounds for table in known]),
         short=_together([dict.fromkeys(short_words(names[name]), (numbers[name],)) for name, _ in people]),
         beginnings=frozenset().union(*[table.beginnings for table in known]),

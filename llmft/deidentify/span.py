@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import ClassVar, NamedTuple
 
 from pydantic import ConfigDict
@@ -42,12 +43,15 @@ def without_overlaps(spans: Iterable[Span]) -> list[Span]:
     """
     kept: list[Span] = []
     for span in spans:
-        first, last = span.start, span.end
+        first, last, label, layer = span
         parts = [(first, last)]
-        for other in [other for other in kept if other.start < last and first < other.end]:
-            parts = [rest for start, end in parts for rest in _outside(start, end, other)]
-        kept += [Span(start, end, span.label, span.layer) for start, end in parts if start < end]
-    return sorted(kept, key=lambda span: span.start)
+        if touched := [other for other in kept if other.start < last and first < other.end]:
+            for other in touched:
+                parts = [rest for start, end in parts for rest in _outside(start, end, other)]
+            kept += [Span(start, end, label, layer) for start, end in parts if start < end]
+        elif first < last:
+            kept.append(span)
+    return sorted(kept, key=itemgetter(0))
 
 
 def _outside(start: int, end: int, other: Span) -> list[tuple[int, int]]:

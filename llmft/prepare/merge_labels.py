@@ -95,7 +95,7 @@ def with_peoples_labels(folder: Path, report: Report) -> Report:
     Answers to calls that are not in the set now are kept for a set in which they are.
     """
     known, merged = read_annotations(folder), Merged()
-    lines = _relabelled(folder, dict(known), {}, ANNOTATIONS, merged)
+    lines = _relabelled(folder, dict(known), {}, ANNOTATIONS, merged) if known else {}
     if not lines and not merged.faults:
         return report
     _rewrite(folder, lines)

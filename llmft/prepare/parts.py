@@ -33,6 +33,7 @@ from llmft.run import PARTIAL, disk_error, write_json
 
 CHUNK_ROWS = 500
 CONNECT_S = 10  # to reach a Dask scheduler
+COLLECTED_CHUNKS = 8  # after so many the collector looks for cycles, at everything that is younger
 AHEAD = 3  # chunks a worker that may wait, so that memory stays flat however fast the reader is
 Row = TypeVar("Row")
 
@@ -139,7 +140,8 @@ def make_parts(
             if len(waiting) > AHEAD * workers:
                 _finish(waiting, folder)
         number += 1
-        gc.collect(1)  # the collector is off; what cycles a bad row left are young
+        if number % COLLECTED_CHUNKS == 0:
+            gc.collect(1)  # the collector is off; what cycles a bad row left are young
     while waiting:
         _finish(waiting, folder)
     return number

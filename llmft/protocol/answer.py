@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 
 from llmft.protocol.stance import answer_terms, stance_words
 from llmft.protocol.terms import Lexicon
@@ -23,7 +23,12 @@ class Answer(Enum):
 
 def answer_of(words: Sequence[str]) -> Answer:
     """Read the first words of an answer, given plain: what stands first decides, of two ways to read it the longer one."""
-    found = _lexicon().find(words[: WORDS_READ + LONGEST_TERM])
+    return _answer_of(tuple(words[: WORDS_READ + LONGEST_TERM]))
+
+
+@lru_cache(maxsize=1 << 12)  # people begin their answers alike
+def _answer_of(words: tuple[str, ...]) -> Answer:
+    found = _lexicon().find(words)
     answer, start, end = min(found, key=lambda one: (one[1], -one[2]), default=(Answer.OTHER, 0, 0))
     if start >= WORDS_READ:
         return Answer.OTHER

@@ -91,8 +91,8 @@ def _scores(complaint_id: str, exchange: Exchange, lang: Lang) -> Scores:
         for word in _telling(text, lang) & uses.keys():
             for number, weight in uses[word]:
                 shared.setdefault(number, []).append(share * weight)
-    # Sets have no order, and sums that are exact need none.
-    return {number: math.fsum(weights) for number, weights in shared.items()}
+    # Sets have no order: exact sums need none, and of facts that fit alike the protocol's first one counts.
+    return {number: math.fsum(weights) for number, weights in sorted(shared.items())}
 
 
 @cache
@@ -107,7 +107,7 @@ def _uses(lang: Lang) -> dict[str, dict[str, list[tuple[int, float]]]]:
     return found
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 14)
 def _telling(text: str, lang: Lang) -> frozenset[str]:
     """Stems of the words, and the red flags' concepts, by which other words for the same thing are known."""
     stems = (word[:STEM] for word in words_of(text).plain if len(word) > 2)
@@ -174,7 +174,7 @@ def _exact(lang: Lang) -> dict[tuple[str, ...], str]:
     }
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 14)
 def complaint_asked(question: str, lang: Lang) -> str | None:
     """The complaint whose protocol asks exactly this; what stands before the last sentence is politeness."""
     plain = words_of(question).plain

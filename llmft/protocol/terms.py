@@ -47,7 +47,7 @@ class Words:
     def __init__(self, text: str) -> None:
         """``can't`` is one word, ``n'ai`` two."""
         self.text = text
-        self.plain = tuple(map(plain_word, _TOKEN.findall(text)))
+        self.plain = tuple(map(_PLAIN.__getitem__, _TOKEN.findall(text)))
 
     def characters(self, start: int, end: int) -> Span:
         """The characters [start, end) of the text that its words [start, end) take."""
@@ -65,13 +65,15 @@ def words_of(text: str) -> Words:
     return Words(text)
 
 
-@lru_cache(maxsize=1 << 16)
 def plain_word(word: str) -> str:
     """Lower case without accents and apostrophes; ``là`` keeps its accent."""
     lower = word.lower()
     if lower == "là":
         return lower
     return without_accents(lower).replace("'", "").replace("’", "")
+
+
+_PLAIN = Remembered(plain_word)
 
 
 def parse_term(term: str) -> tuple[Place, ...]:
