@@ -49,7 +49,7 @@ import httpx
 from sqlalchemy import func, select
 
 from llmft.dialogue import Dialogue
-from llmft.engine.llama_context import Cell
+from llmft.engine.llama_context import Cells
 from llmft.engine.parallel_llama import open_parallel
 from llmft.prepare.synthetic.synthesize import synthesize
 from llmft.serve.settings import SYSTEM
@@ -344,13 +344,13 @@ def parallel_gain(arguments: argparse.Namespace) -> dict[str, float]:
     model = open_parallel(arguments.model, slots=8, threads=arguments.threads)
     context, prompt = model.context, model.prompt_ids([{"role": "user", "content": "J'ai mal au ventre depuis hier. " * 20}])
     for sequence in range(8):
-        context.decode([Cell(token, place, sequence, False) for place, token in enumerate(prompt)])
+        context.decode([Cells(prompt, 0, sequence, wanted=0)])
 
     def pass_s(sequences: int) -> float:
         found: list[float] = []
         for _ in range(200):
             begun = time.perf_counter()
-            context.decode([Cell(prompt[-1], len(prompt), sequence, True) for sequence in range(sequences)])
+            context.decode([Cells(prompt[-1:], len(prompt), sequence, wanted=1) for sequence in range(sequences)])
             found.append(time.perf_counter() - begun)
             for sequence in range(sequences):
                 context.cut(sequence, len(prompt))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llmft.dialogue import read_triage
 from llmft.engine.drafts import MAX_ENTRIES, UNLIKELY, Drafts, Guess, worthwhile
-from llmft.engine.llama_context import GrammarError
+from llmft.engine.llama_context import Cells, GrammarError
 from llmft.engine.llama_model import LlamaModel, load_gguf
 from llmft.engine.parallel_llama import PROMPT_PIECE, ParallelLlama, open_parallel
 from llmft.engine.triage_grammar import triage_grammar
@@ -96,10 +96,9 @@ def test_cells_lie_by_sequence_and_the_end_of_a_prompt_behind() -> None:
     engine.step()
     ticket = engine.submit([8] * 20, 1)
     engine._admit()
-    slots, cells = engine._plan()
-    sequences = [cell.sequence for cell in cells]
-    assert sequences[:-1] == sorted(sequences[:-1]) and set(sequences) == {0, 1, 2}
-    assert (cells[-1].sequence, cells[-1].position, cells[-1].wanted) == (1, 19, True)
+    slots, rows = engine._plan()
+    assert [(row.sequence, row.wanted > 0) for row in rows] == [(0, True), (1, False), (2, True), (1, True)]
+    assert rows[-1] == Cells([8], 19, 1, wanted=1)
     assert slots[-1].request is not None and slots[-1].request.ticket == ticket
     engine.close()
 
@@ -110,8 +109,35 @@ def test_a_piece_of_a_prompt_ends_where_attention_would_widen() -> None:
     engine.step()
     engine.submit([*[5] * 40, *[6] * PROMPT_PIECE], 1)  # what it shares lies in the cache
     engine._admit()
-    _, cells = engine._plan()
-    assert [cell.position for cell in cells] == list(range(40, PROMPT_PIECE)) and not any(cell.wanted for cell in cells)
+    _, rows = engine._plan()
+    assert rows == [Cells([6] * (PROMPT_PIECE - 40), 40, 0, wanted=0)]
+    engine.close()
+
+
+def test_one_after_the_other_where_only_one_is_written_at_once(one: LlamaModel) -> None:
+    engine = open_parallel(tiny.gguf("llama3"), slots=3, threads=1)
+    engine.at_once = 1
+    tickets, rows = [engine.submit(prompt, TOKENS) for prompt in prompts(one)], dict[int, list[int]]()
+    while engine.busy:
+        for written in engine.step():
+            rows.setdefault(written.ticket, []).append(written.token)
+        assert sum(slot.request is not None for slot in engine._slots) <= 1
+    assert list(rows) == tickets and list(rows.values()) == [list(one.generate(prompt, TOKENS)) for prompt in prompts(one)]
+    assert sum(bool(slot.held) for slot in engine._slots) > 1  # what others have read stays to be copied
+    engine.close()
+
+
+def test_a_call_that_goes_on_finds_its_turns_while_slots_are_empty(one: LlamaModel) -> None:
+    engine = open_parallel(tiny.gguf("llama3"), slots=3, threads=1)
+    first = one.prompt_ids(tiny.prompts()[0])
+    engine.submit(first, TOKENS)
+    said = [*first, *next(iter(run(engine).values()))]
+    engine.submit([*first[:-1], 7, 8, 9], 4)
+    run(engine)
+    engine.submit([*said, 7, 8], 4)
+    engine._admit()
+    assert [len(slot.held) for slot in engine._slots if slot.request] == [len(said) - 1]
+    assert sum(bool(slot.held) for slot in engine._slots) == 2
     engine.close()
 
 
@@ -234,10 +260,13 @@ def test_what_was_written_twice_is_guessed_whole_and_what_wavers_is_doubted() ->
     [
         ([], 0),
         ([[], []], 0),
-        ([[0.9] * 9], 9),
-        ([[0.9] * 5] * 3, 5),
+        ([[0.9]], 1),
+        ([[0.9] * 2], 2),
+        ([[0.9] * 5] * 3, 3),  # four tokens cost what three do, and six what eight do
+        ([[0.9] * 9], 7),
+        ([[0.9] * 11], 11),
         ([[0.9] * 12, *[[]] * 5], 0),
-        ([[0.9, 0.9, 0.2, 0.2]] * 4, 2),
+        ([[0.9, 0.9, 0.2, 0.2]] * 4, 3),
     ],
 )
 def test_guesses_are_checked_as_far_as_they_pay(chances: list[list[float]], count: int) -> None:

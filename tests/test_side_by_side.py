@@ -32,7 +32,7 @@ def test_answers_equal_those_of_one_context(engine: SideBySide) -> None:
     calls = [*tiny.prompts(), *tiny.prompts()[:2]]
     wanted = [one.text for one in answer(alone, calls, TOKENS)]
     alone.close()
-    assert len(calls) % 2 and [worker.context.sequences for worker in engine.workers] == [2, 2]
+    assert len(calls) % 2 and [(worker.context.sequences, worker.at_once) for worker in engine.workers] == [(2, 1), (2, 1)]
     for _ in range(2):
         started = perf_counter()
         found = answer(engine, calls, TOKENS)

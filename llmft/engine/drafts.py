@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-RUNS = (12, 8, 5, 3, 2)  # tokens that a guess looks back at; more of them know better
+RUNS = (12, 4, 2)  # tokens that a guess looks back at
 SEEN_TOKENS = RUNS[0]
-SURE_RUN = 8  # tokens from which a run that was seen decides alone
 MAX_ENTRIES = 1 << 17
 UNLIKELY = 0.12  # chance of a chain of guesses under which it is not worth a token of a pass
 NEW = 0.35  # how much a run seen once is doubted
-PASS_TOKENS = 2  # what a pass over weights and cache costs, in tokens
+PASS_TOKENS = 3  # what a pass over weights and cache costs, in tokens
+ROWS = 4  # tokens that llama.cpp multiplies at once: three cost as much
 
 
 class Guess(NamedTuple):
@@ -27,16 +27,8 @@ class Guess(NamedTuple):
     chance: float
 
 
-class _Followed(NamedTuple):
-    """What came after a run of tokens: the likeliest token, how often it came less how often another did, and all times."""
-
-    token: int
-    lead: int
-    times: int
-
-    @property
-    def chance(self) -> float:
-        return self.lead / (self.times + NEW)
+# What came after a run of tokens: the likeliest token, how often it came less how often another did, and all times.
+_Followed = tuple[int, int, int]
 
 
 class Drafts:
@@ -61,11 +53,11 @@ class Drafts:
         for run in {seen[-length:] for length in RUNS}:
             likeliest, lead, times = after.get(run, (token, 0, 0))
             if token == likeliest:
-                after[run] = _Followed(token, lead + 1, times + 1)
+                after[run] = token, lead + 1, times + 1
             elif lead > 1:
-                after[run] = _Followed(likeliest, lead - 1, times + 1)
+                after[run] = likeliest, lead - 1, times + 1
             else:
-                after[run] = _Followed(token, 1, times + 1)
+                after[run] = token, 1, times + 1
 
     def learn_row(self, row: Sequence[int], start: int) -> None:
         """Somebody wrote ``row`` from its token ``start`` on."""
@@ -75,24 +67,25 @@ class Drafts:
     def guess(self, before: Sequence[int], count: int) -> list[Guess]:
         """At most ``count`` tokens that may follow ``before``, as far as their chain is likely."""
         seen, chance, found = tuple(before[-SEEN_TOKENS:]), 1.0, list[Guess]()
-        while len(found) < count and (likeliest := self._likeliest(seen)) is not None:
-            chance *= likeliest.chance
+        while len(found) < count:
+            likeliest, likely = self._likeliest(seen)
+            chance *= likely
             if chance < UNLIKELY:
                 break
-            found.append(Guess(likeliest.token, chance))
-            seen = (*seen[-SEEN_TOKENS + 1 :], likeliest.token)
+            found.append(Guess(likeliest, chance))
+            seen = (*seen[-SEEN_TOKENS + 1 :], likeliest)
         return found
 
-    def _likeliest(self, seen: tuple[int, ...]) -> _Followed | None:
-        """What most surely follows, by the longest run that was seen or by a shorter one that knows better."""
-        best: _Followed | None = None
+    def _likeliest(self, seen: tuple[int, ...]) -> tuple[int, float]:
+        """What most surely follows, by the run that knows best, and its chance."""
+        best, chance = -1, 0.0
         for length in RUNS:
             followed = self._after.get(seen[-length:])
-            if followed is not None and (best is None or followed.chance > best.chance):
-                best = followed
-            if best is not None and length >= SURE_RUN:
-                break
-        return best
+            if followed is not None:
+                token, lead, times = followed
+                if lead > chance * (times + NEW):
+                    best, chance = token, lead / (times + NEW)
+        return best, chance
 
 
 def worthwhile(chains: Sequence[Sequence[Guess]]) -> int:
@@ -101,6 +94,7 @@ def worthwhile(chains: Sequence[Sequence[Guess]]) -> int:
     gained = float(len(chains))
     for count in range(1, max(map(len, chains), default=0) + 1):
         gained += sum([chain[count - 1].chance for chain in chains if len(chain) >= count])
-        if (rate := gained / (PASS_TOKENS + 1 + count)) > best_rate:
+        tokens = 1 + count if count == 1 else -(-(1 + count) // ROWS) * ROWS
+        if (rate := gained / (PASS_TOKENS + tokens)) > best_rate:
             best, best_rate = count, rate
     return best

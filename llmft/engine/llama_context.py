@@ -21,13 +21,45 @@ Logits = npt.NDArray[np.float32]
 BATCH_TOKENS = 512  # of one call to llama_decode
 
 
-class Cell(NamedTuple):
-    """A token to decode."""
+class Cells(NamedTuple):
+    """Tokens to decode that follow each other in one sequence."""
 
-    token: int
-    position: int  # in its sequence, from 0
+    tokens: Sequence[int]
+    position: int  # of the first in its sequence, from 0
     sequence: int
-    wanted: bool  # whether the logits after it are asked for
+    wanted: int  # after how many of them, from the first, the logits are asked for
+
+
+class Batch:
+    """A ``llama_batch`` for BATCH_TOKENS tokens, in memory that numpy fills."""
+
+    def __init__(self) -> None:
+        """Nothing is in it yet."""
+        import llama_cpp
+
+        self._tokens, self._positions, self._sequences, self._counts = np.ones((4, BATCH_TOKENS), np.int32)
+        self._wanted = np.zeros(BATCH_TOKENS, np.int8)
+        self._addresses = self._sequences.ctypes.data + self._sequences.itemsize * np.arange(BATCH_TOKENS, dtype=np.uintp)
+        self.struct = llama_cpp.llama_batch()
+        fields: dict[str, npt.NDArray[Any]] = {"token": self._tokens, "pos": self._positions, "n_seq_id": self._counts}
+        fields |= {"seq_id": self._addresses, "logits": self._wanted}
+        for name, kind in llama_cpp.llama_batch._fields_:
+            if name in fields:
+                setattr(self.struct, name, ctypes.cast(fields[name].ctypes.data, kind))
+
+    def fill(self, rows: Sequence[Cells]) -> int:
+        """Hold the rows one behind the other; after how many tokens logits are wanted."""
+        place = 0
+        for tokens, position, sequence, wanted in rows:
+            end = place + len(tokens)
+            self._tokens[place:end] = tokens
+            self._positions[place:end] = range(position, position + len(tokens))
+            self._sequences[place:end] = sequence
+            self._wanted[place : place + wanted] = 1
+            self._wanted[place + wanted : end] = 0
+            place = end
+        self.struct.n_tokens = place
+        return sum([row.wanted for row in rows])
 
 
 @dataclass(frozen=True)
@@ -36,39 +68,29 @@ class SequenceContext:
 
     pointer: Any  # llama_context *
     memory: Any  # its cache
-    batch: Any  # llama_batch for BATCH_TOKENS tokens
+    batch: Batch
     context_tokens: int
     sequences: int
     vocabulary_size: int
     rolls_back: bool = True  # an end can be cut; a recurrent model keeps no past to go back to
 
-    def decode(self, cells: Sequence[Cell]) -> Logits:
-        """Logits after each wanted cell, in order: (wanted, vocabulary), good until the next call. At most BATCH_TOKENS cells.
+    def decode(self, rows: Sequence[Cells]) -> Logits:
+        """Logits after each wanted token, in order: (wanted, vocabulary), good until the next call. At most BATCH_TOKENS tokens.
 
-        Raises :class:`LlmftError` when llama.cpp fails; the cells' sequences are then to be cut.
+        Raises :class:`LlmftError` when llama.cpp fails; the rows' sequences are then to be cut.
         """
         import llama_cpp
 
-        self._fill(cells)
-        code = llama_cpp.llama_decode(self.pointer, self.batch)
+        wanted = self.batch.fill(rows)
+        code = llama_cpp.llama_decode(self.pointer, self.batch.struct)
         if code != 0:
             raise LlmftError(f"llama.cpp stopped in the middle of an answer (code {code}); try fewer slots or a shorter context")
-        count = sum(cell.wanted for cell in cells)
-        if count == 0:
+        if wanted == 0:
             return np.empty((0, self.vocabulary_size), np.float32)
-        # llama.cpp keeps the wanted rows one behind the other, in the batch's order
-        rows = llama_cpp.llama_get_logits(self.pointer)
-        return np.ctypeslib.as_array(rows, shape=(count, self.vocabulary_size))
-
-    def _fill(self, cells: Sequence[Cell]) -> None:
-        batch = self.batch
-        batch.n_tokens = len(cells)
-        for index, cell in enumerate(cells):
-            batch.token[index] = cell.token
-            batch.pos[index] = cell.position
-            batch.n_seq_id[index] = 1
-            batch.seq_id[index][0] = cell.sequence
-            batch.logits[index] = cell.wanted
+        # llama.cpp keeps the wanted logits one behind the other, in the batch's order
+        logits = llama_cpp.llama_get_logits(self.pointer)
+        values: Any = ctypes.cast(logits, ctypes.POINTER(ctypes.c_float * (wanted * self.vocabulary_size))).contents
+        return np.frombuffer(values, np.float32).reshape(wanted, self.vocabulary_size)
 
     def copy(self, source: int, target: int) -> None:
         """Make ``target`` hold what ``source`` holds; what it held before is gone."""
@@ -96,7 +118,6 @@ class SequenceContext:
         """Give the memory back; to be called once, before the model is closed."""
         import llama_cpp
 
-        llama_cpp.llama_batch_free(self.batch)
         llama_cpp.llama_free(self.pointer)
 
 
@@ -121,9 +142,9 @@ def open_context(llama: Any, context_tokens: int, sequences: int, threads: int) 
             "ask for fewer slots or a shorter context"
         )
     size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(llama.model))
-    memory, batch = llama_cpp.llama_get_memory(pointer), llama_cpp.llama_batch_init(BATCH_TOKENS, 0, 1)
+    memory = llama_cpp.llama_get_memory(pointer)
     keeps_past = not (llama_cpp.llama_model_is_recurrent(llama.model) or llama_cpp.llama_model_is_hybrid(llama.model))
-    return SequenceContext(pointer, memory, batch, context_tokens, sequences, int(size), keeps_past)
+    return SequenceContext(pointer, memory, Batch(), context_tokens, sequences, int(size), keeps_past)
 
 
 def usual_threads() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from os.path import commonprefix
 
-from llmft.engine.llama_context import BATCH_TOKENS, Cell, SequenceContext
+from llmft.engine.llama_context import BATCH_TOKENS, Cells, SequenceContext
 from llmft.engine.llama_model import LlamaModel
 from llmft.engine.scoring import LogProbs, log_softmax
 from llmft.errors import PromptError
@@ -67,17 +67,17 @@ class LlamaScorer:
         self._held = list(tokens[:kept])
         for start in range(kept, len(tokens), BATCH_TOKENS):
             piece = tokens[start : start + BATCH_TOKENS]
-            self._context.decode([Cell(token, place, 0, False) for place, token in enumerate(piece, start)])
+            self._context.decode([Cells(piece, start, 0, wanted=0)])
             self._held += piece
 
     def _together(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[LogProbs]:
         """Each continuation in a sequence of its own, shorter ones filled up to the longest."""
         width = max(map(len, continuations))
-        cells: list[Cell] = []
+        cells: list[Cells] = []
         for sequence, ids in enumerate(continuations, start=1):
             self._context.copy(0, sequence)
             row = [prompt[-1], *ids[:-1], *[prompt[-1]] * (width - len(ids))]
-            cells += [Cell(token, place, sequence, True) for place, token in enumerate(row, len(prompt) - 1)]
+            cells.append(Cells(row, len(prompt) - 1, sequence, wanted=len(row)))
         logits = self._context.decode(cells)
         for sequence in range(1, len(continuations) + 1):
             self._context.cut(sequence, 0)
@@ -91,7 +91,7 @@ class LlamaScorer:
         row, rows = [prompt[-1], *ids[:-1]], []
         for start in range(0, len(row), BATCH_TOKENS):
             piece = row[start : start + BATCH_TOKENS]
-            cells = [Cell(token, place, 0, True) for place, token in enumerate(piece, len(prompt) - 1 + start)]
-            rows.append(log_softmax(self._context.decode(cells)))
+            cells = Cells(piece, len(prompt) - 1 + start, 0, wanted=len(piece))
+            rows.append(log_softmax(self._context.decode([cells])))
             self._held += piece
         return np.concatenate(rows)

@@ -18,7 +18,7 @@ import numpy as np
 
 from llmft.engine import Answer
 from llmft.engine.drafts import SEEN_TOKENS, Drafts, worthwhile
-from llmft.engine.llama_context import BATCH_TOKENS, Cell, Grammar, Logits, SequenceContext, open_context, usual_threads
+from llmft.engine.llama_context import BATCH_TOKENS, Cells, Grammar, Logits, SequenceContext, open_context, usual_threads
 from llmft.engine.llama_model import CONTEXT_TOKENS, LlamaModel, load_gguf
 from llmft.engine.llama_scoring import LlamaScorer
 from llmft.engine.slots import Request, Slot, Texts, Written, close_request, common_tokens
@@ -27,7 +27,7 @@ from llmft.prompt import Message
 
 SLOTS = 16  # answers at once unless asked otherwise
 PROMPT_PIECE = 256  # tokens of waiting prompts that one step reads
-DRAFT_TOKENS = 12  # guessed for one answer in one step
+DRAFT_TOKENS = 11  # guessed for one answer in one step
 MIN_SHARED = 16  # tokens that are worth a copy, or a step's wait for another prompt that computes them
 TEXT_CONTEXT = 32  # of the context that only tokenises; its smallest useful size
 
@@ -41,6 +41,7 @@ class ParallelLlama:
     def __init__(self, model: LlamaModel, context: SequenceContext, grammar: str | None = None) -> None:
         """Use :func:`open_parallel`."""
         self.model, self.context, self.grammar = model, context, grammar
+        self.at_once = context.sequences  # answers; what slots beyond it hold is there to be copied
         self._slots = [Slot(sequence) for sequence in range(context.sequences)]
         self._waiting: deque[Request] = deque()
         self._cancelled: set[int] = set()
@@ -107,11 +108,11 @@ class ParallelLlama:
         with self._lock:
             self._drop_cancelled()
             self._admit()
-        slots, cells = self._plan()
-        if not cells:
+        slots, rows = self._plan()
+        if not rows:
             return []
         try:
-            logits = iter(self.context.decode(cells))
+            logits = iter(self.context.decode(rows))
         except Exception:
             self._forget_all()
             raise
@@ -136,7 +137,10 @@ class ParallelLlama:
 
     def _admit(self) -> None:
         """Give free slots to the requests that wait, in their order."""
-        while self._waiting and (free := [slot for slot in self._slots if slot.request is None]):
+        while self._waiting:
+            free = [slot for slot in self._slots if slot.request is None]
+            if len(self._slots) - len(free) >= self.at_once:
+                return
             prompt = self._waiting[0].prompt
             shared = {slot.sequence: common_tokens(slot.held, prompt) for slot in self._slots}
             source = max(self._slots, key=lambda slot: shared[slot.sequence])
@@ -144,10 +148,12 @@ class ParallelLlama:
             if min(soon, len(prompt) - 1) >= shared[source.sequence] + MIN_SHARED:
                 return  # a running prompt is computing this one's beginning
             own = max(free, key=lambda slot: (shared[slot.sequence], -slot.used))
+            oldest = min(free, key=lambda slot: (bool(slot.held), slot.used))
+            if shared[own.sequence] < len(own.held) and not oldest.held:
+                own = oldest  # an empty slot before the end of a call that may go on
             if shared[own.sequence] + MIN_SHARED > shared[source.sequence]:
                 self._begin(own, shared[own.sequence])
             else:
-                oldest = min(free, key=lambda slot: slot.used)
                 self.context.copy(source.sequence, oldest.sequence)
                 self._begin(oldest, shared[source.sequence])
 
@@ -159,7 +165,7 @@ class ParallelLlama:
         kept = kept if self.context.cut(slot.sequence, kept) else 0
         slot.held, slot.ahead, slot.used = prompt[:kept], prompt[kept:], self._steps
 
-    def _plan(self) -> tuple[list[Slot], list[Cell]]:
+    def _plan(self) -> tuple[list[Slot], list[Cells]]:
         """What to decode: running answers with their guesses, and prompts in their order as far as a piece goes.
 
         llama.cpp computes sequences that follow each other in one go, so cells lie in the order of their sequences;
@@ -176,11 +182,11 @@ class ParallelLlama:
                 pieces.append((slot, count))
         read = sum(count for _, count in pieces)
         self._guess(running, (BATCH_TOKENS - read) // max(len(running), 1) - 1)
-        rows = {slot.sequence: self._take(slot, len(slot.ahead), wanted=1 + len(slot.guessed)) for slot in running}
-        rows |= {slot.sequence: self._take(slot, count) for slot, count in pieces}
-        ends = [rows[slot.sequence].pop() for slot, _ in pieces if not slot.ahead]
-        cells = [*(cell for sequence in sorted(rows) for cell in rows[sequence]), *ends]
-        return [*running, *(slot for slot, _ in pieces)], cells
+        ends = [slot for slot, count in pieces if count == len(slot.ahead)]
+        rows = [self._take(slot, len(slot.ahead), wanted=1 + len(slot.guessed)) for slot in running]
+        rows += [self._take(slot, min(count, len(slot.ahead) - 1)) for slot, count in pieces if len(slot.ahead) > 1]
+        rows.sort(key=lambda row: row.sequence)
+        return [*running, *(slot for slot, _ in pieces)], [*rows, *(self._take(slot, 1, wanted=1) for slot in ends)]
 
     def _guess(self, running: Sequence[Slot], most: int) -> None:
         """Guesses for each running answer, filled up to as many for each: llama.cpp computes rows of equal length together."""
@@ -192,12 +198,11 @@ class ParallelLlama:
             slot.guessed, last = [token for token, _ in guess[:count]], slot.ahead
             slot.ahead = [*last, *slot.guessed, *last * (count - len(slot.guessed))]
 
-    def _take(self, slot: Slot, count: int, wanted: int = 0) -> list[Cell]:
-        """Move the next ``count`` tokens into the cache; logits are wanted after the first ``wanted``, or the prompt's last."""
+    def _take(self, slot: Slot, count: int, wanted: int = 0) -> Cells:
+        """Move the next ``count`` tokens into the cache; logits are wanted after the first ``wanted``."""
         start, tokens = len(slot.held), slot.ahead[:count]
         slot.held, slot.ahead, slot.used = slot.held + tokens, slot.ahead[count:], self._steps
-        last = count - 1 if not (slot.ahead or wanted) else -1
-        return [Cell(token, start + i, slot.sequence, i < wanted or i == last) for i, token in enumerate(tokens)]
+        return Cells(tokens, start, slot.sequence, wanted)
 
     def _write(self, slot: Slot, logits: Sequence[Logits]) -> list[Written]:
         """The answer's next tokens: one, and one more for each guess that was right; an answer that is done leaves the slot."""

@@ -105,5 +105,8 @@ def open_side_by_side(
         return open_parallel(path, context_tokens=context_tokens, slots=slots, threads=count, grammar=grammar)
     share = slots // count
     first = open_parallel(path, context_tokens=context_tokens, slots=share, threads=1, grammar=grammar)
-    others = (open_context(first.model.llama, first.context_tokens, share, 1) for _ in range(count - 1))
-    return SideBySide([first, *(ParallelLlama(first.model, context, grammar) for context in others)])
+    contexts = [first.context, *(open_context(first.model.llama, first.context_tokens, share, 1) for _ in range(count - 1))]
+    workers = [ParallelLlama(first.model, context, grammar) for context in contexts]
+    for worker in workers:
+        worker.at_once = 1
+    return SideBySide(workers)
