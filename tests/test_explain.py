@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmft.cli import main
-from llmft.dialogue import Dialogue, Turn, write_dialogues
+from llmft.dialogue import Dialogue, Triage, Turn, write_dialogues
 from llmft.engine.parallel_llama import open_parallel
 from llmft.engine.torch_model import load_base
 from llmft.errors import DialogueError
@@ -91,6 +91,14 @@ def test_the_word_that_decides_is_found_and_beats_chance() -> None:
         assert one.deletion_gain > 0.1
 
 
+def test_what_is_explained_is_what_the_model_answered() -> None:
+    call = spoken("Bonjour, ça serre fort.", "Oui, vraiment.")
+    answered = Triage(urgency="U4", specialty="orl", icd10=(), red_flags=(), summary="", missing_info=(), escalate=False)
+    clauses, found = explain_call(Knows(), call, None, answered)
+    deciding = next(i for i, c in enumerate(clauses) if "serre" in call.turns[c.turn].text[c.start : c.end])
+    assert [one.label for one in found] == ["U4", "orl"] and all(one.effects[deciding] < -1 for one in found)
+
+
 @pytest.mark.parametrize("runtime", ["torch", "llama"])
 def test_both_runtimes_explain(runtime: str) -> None:
     if runtime == "torch":
@@ -113,7 +121,8 @@ def test_nearest_calls_are_those_that_say_the_same() -> None:
 def test_page_shows_words_and_escapes_them() -> None:
     call = spoken("<script>alert(1)</script> ça serre, <b>fort</b>.")
     clauses, found = explain_call(Knows(), call, None)
-    html = page(call, "m<", clauses, found, [])
+    html = page(call, "m<", ("<i>No block", None), clauses, found, [])
+    assert "&lt;i&gt;No block" in html and "No triage that can be read" in html
     assert "<script>" not in html and "<b>fort" not in html and "&lt;script&gt;" in html
     assert '<mark class="for4">' in html and "http" not in html.replace("http-equiv", "")
 
@@ -139,7 +148,8 @@ def test_verb_writes_page_and_figures_without_words(recipe: Recipe, capsys: pyte
     assert str(path) in capsys.readouterr().out
     html, figures = path.read_text("utf-8"), json.loads(path.with_suffix(".json").read_text("utf-8"))
     assert "ça serre" in html and "serre" not in path.with_suffix(".json").read_text("utf-8")
-    assert figures["urgency"]["label"] in ("U1", "U2", "U3", "U4", "indetermine")
+    assert figures["answered"] == {"urgency": figures["urgency"]["label"], "specialty": figures["specialty"]["label"]}
+    assert figures["answered"] == {"urgency": "U1", "specialty": "cardiologie"}  # learnt by heart
     assert len(figures["specialty"]["clauses"]) == 2
 
 

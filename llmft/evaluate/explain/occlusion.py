@@ -1,8 +1,9 @@
 """How much each clause speaks for a label: by how much its log-probability falls when the clause is not said.
 
-The label is asked for where the block opens, before the model has written its sentence, as the sentence would tell
-it. Occlusion: Zeiler and Fergus, arXiv 1311.2901. Its check are deletion curves (Samek et al., arXiv 1509.06321):
-the label's probability while clauses are taken out, the weightiest first, against random orders.
+The label is the one that the model answered. It is asked for where the block opens, before the model has written its
+sentence, as the sentence would tell it. Occlusion: Zeiler and Fergus, arXiv 1311.2901. Its check are deletion curves
+(Samek et al., arXiv 1509.06321): the label's probability while clauses are taken out, the weightiest first, against
+random orders.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp, fsum, log
 
-from llmft.dialogue import Dialogue
+from llmft.dialogue import Dialogue, Triage
 from llmft.engine.scoring import Scorer, label_probabilities
 from llmft.evaluate.explain.clauses import Clause, clauses_of, messages_without
 from llmft.prompt import Message
@@ -49,12 +50,15 @@ class Explanation:
         return fsum(self.at_random) / len(self.at_random) - fsum(self.ranked) / len(self.ranked)
 
 
-def explain_call(scorer: Scorer, dialogue: Dialogue, system: str | None, seed: int = 1) -> tuple[list[Clause], list[Explanation]]:
-    """The call's clauses, and why the model would give its urgency and its specialty."""
+def explain_call(
+    scorer: Scorer, dialogue: Dialogue, system: str | None, answered: Triage | None = None, seed: int = 1
+) -> tuple[list[Clause], list[Explanation]]:
+    """The call's clauses, and why the model gave the urgency and the specialty of ``answered``; None: the likeliest ones."""
     clauses, whole = clauses_of(dialogue), messages_without(dialogue, (), system)
     urgency = Field("urgency", OPENING, tuple(urgencies()))
-    likeliest = next(iter(_shares(scorer, whole, urgency)))
-    specialty = Field("specialty", f'{OPENING}{likeliest}", "specialty": "', tuple(specialties()))
+    level = answered.urgency if answered else _likeliest(scorer, whole, urgency)
+    specialty = Field("specialty", f'{OPENING}{level}", "specialty": "', tuple(specialties()))
+    labels = (level, answered.specialty if answered else _likeliest(scorer, whole, specialty))
 
     def probability_of(field: Field, label: str) -> Callable[[Sequence[Clause]], float]:
         known: dict[frozenset[Clause], float] = {}
@@ -68,14 +72,17 @@ def explain_call(scorer: Scorer, dialogue: Dialogue, system: str | None, seed: i
         return asked
 
     found = []
-    for field in (urgency, specialty):
-        label = next(iter(_shares(scorer, whole, field)))
+    for field, label in zip((urgency, specialty), labels, strict=True):
         found.append(_explained(field.name, label, clauses, probability_of(field, label), seed))
     return clauses, found
 
 
 def _shares(scorer: Scorer, messages: Sequence[Message], field: Field) -> dict[str, float]:
     return label_probabilities(scorer, messages, field.before, field.labels)
+
+
+def _likeliest(scorer: Scorer, messages: Sequence[Message], field: Field) -> str:
+    return next(iter(_shares(scorer, messages, field)))
 
 
 def _explained(

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from llmft.dialogue import Dialogue, read_dialogues
+from llmft.engine import answer
 from llmft.engine.scoring import HasScorer
 from llmft.errors import DialogueError, LlmftError
 from llmft.evaluate.candidates import find_candidate
+from llmft.evaluate.explain.clauses import messages_without
 from llmft.evaluate.explain.neighbours import neighbours
 from llmft.evaluate.explain.occlusion import explain_call
 from llmft.evaluate.explain.page import page
+from llmft.evaluate.reading import read_answer
+from llmft.evaluate.spoken import sentence_of
 from llmft.privacy import keep_private
 from llmft.recipe import Recipe
 from llmft.run import write_json, write_text
@@ -31,11 +35,13 @@ def explain(recipe: Recipe, model: str, call_id: str, output: Path | None = None
     engine = candidate.load()
     if not isinstance(engine, HasScorer):
         raise LlmftError(f"model {model!r} is a server, which tells no probabilities; explain the file that it serves")
-    clauses, found = explain_call(engine.scorer(), dialogue, recipe.data.system)
+    (answered,) = answer(engine, [messages_without(dialogue, (), recipe.data.system)], recipe.evaluate.max_new_tokens)
+    triage = read_answer(answered).triage
+    clauses, found = explain_call(engine.scorer(), dialogue, recipe.data.system, triage)
     train = folder / "train.jsonl"
     near = neighbours(dialogue, [call for call in read_dialogues(train) if call.id != call_id] if train.is_file() else [])
     path = output or recipe.run.evaluation_dir / f"explain-{call_id.replace(':', '_')}.html"
-    write_text(path, page(dialogue, candidate.name, clauses, found, near))
+    write_text(path, page(dialogue, candidate.name, (sentence_of(answered.text), triage), clauses, found, near))
     figures = {
         one.field: {
             "label": one.label,
@@ -48,7 +54,8 @@ def explain(recipe: Recipe, model: str, call_id: str, output: Path | None = None
         }
         for one in found
     }
-    write_json(path.with_suffix(".json"), {"call": call_id, "model": candidate.name, **figures})
+    said = None if triage is None else {"urgency": triage.urgency, "specialty": triage.specialty}
+    write_json(path.with_suffix(".json"), {"call": call_id, "model": candidate.name, "answered": said, **figures})
     return path
 
 
