@@ -74,17 +74,23 @@ def placeholders() -> frozenset[str]:
 
 
 def specialty_id(name: str) -> str | None:
-    """The specialty that ``name`` (id, label or alias, any case and accents) means; None if none."""
-    return _specialty_names().get(plain(name))
+    """The specialty that ``name`` (id, label, who practises it, or an alias; any case, accents, plural) means; None if none."""
+    return _specialty_names().get(_singular(name))
 
 
 @cache
 def _specialty_names() -> dict[str, str]:
     names: dict[str, str] = {}
     for key, entry in specialties().items():
-        for name in (key, entry.fr, entry.en, *entry.aliases):
-            names.setdefault(plain(name), key)
+        doctors = (doctor.partition(" ")[2] for doctor in (entry.doctor_fr, entry.doctor_en))  # without their article
+        for name in (key, entry.fr, entry.en, *doctors, *entry.aliases):
+            names.setdefault(_singular(name), key)
     return names
+
+
+def _singular(name: str) -> str:
+    """``plain``, each word without the s of a plural: two spellings of a name are one."""
+    return " ".join(word.rstrip("s") or word for word in plain(name).split())
 
 
 @lru_cache(maxsize=4096)

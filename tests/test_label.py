@@ -32,7 +32,7 @@ def raw(**labels: object) -> RawCall:
     [
         ("U1", "U1"), ("u1 ", "U1"), (1, "U1"), ("1.0", "U1"), (2.0, "U2"), ("P0", "U1"), ("p1", "U1"), ("P2", "U2"),
         ("Vital", "U1"), ("ROUGE", "U1"), ("urgent", "U2"), ("Non urgent", "U3"), ("non-urgent", "U3"), ("FRENCH 4", "U3"),
-        ("conseil", "U4"),
+        ("conseil", "U4"), ("Conseil médical", "U4"), ("Priorité 1", "U1"), ("Absolue", "U1"), ("sous 24 h", "U2"),
         ("à voir dans la journée", "U2"), ("stat", "U1"), ("indéterminé", "indetermine"), ("", None), (None, None), ("NaN", None),
         ("N/A", None), ("#N/A", None), ("non renseigné", None),
     ],

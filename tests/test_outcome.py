@@ -100,7 +100,7 @@ def test_rules_alone_do_not_label_a_test_set():
 
 
 def test_many_rows_are_decided_in_few_bytes_a_row():
-    """Random rows, no two alike: a million take 200 MB of keys, which the signatures leave when they are compared, and 140 more."""
+    """Random rows, no two alike: a million take 200 MB of keys, then 140 without the signatures, which are let go."""
     import tracemalloc
 
     count, rng = 20_000, random.Random(3)

@@ -93,6 +93,22 @@ def test_every_column_finds_its_field(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (["Motif de l'appel", "Durée appel", "Type d'appel", "Texte"], {"transcript": 3}),  # of a call, and no id of one
+        (["Numéro d'appel", "Commentaire patient", "Satisfaction patient", "Texte"], {"id": 0, "transcript": 3}),
+        (["Urgence (IOA)", "Urgence (médecin)", "Texte"], {"urgency": 0, "transcript": 2}),  # of equals the first
+        (["urgence", "urgence (2e avis)", "Texte"], {"urgency": 0, "urgency_second": 1, "transcript": 2}),
+        (["specialite_annotateur1", "specialite_annotateur2", "Texte"], {"specialty": 0, "specialty_second": 1, "transcript": 2}),
+        (["Urgency rater 1", "Urgency rater 2", "Text"], {"urgency": 0, "urgency_second": 1, "transcript": 2}),
+        (["Agent_Text", "Customer_Text"], {"operator_says": 0, "patient_says": 1}),
+    ],
+)
+def test_names_that_hold_another_name(header, expected):
+    assert guess_mapping(header, []).columns == {name: (place,) for name, place in expected.items()}
+
+
 def test_english_names_and_shown_lines():
     mapping = guess_mapping(["Call ID", "Patient name", "Call date", "Transcript", "Triage level", "Remarks"], [])
     assert describe(mapping) == [

@@ -28,6 +28,11 @@ def test_urgencies_rank_from_most_to_least_urgent():
         ("gp", "medecine_generale"),
         ("mental health", "psychiatrie"),
         ("samu", "urgences"),
+        ("Gynécologues", "gynecologie_obstetrique"),
+        ("médecin généraliste", "medecine_generale"),
+        ("MG", "medecine_generale"),
+        ("Emergency Doctor", "urgences"),
+        ("children's doctor", "pediatrie"),
         ("plumbing", None),
         ("", None),
     ],
@@ -39,8 +44,9 @@ def test_specialty_is_found_by_any_of_its_names(name, expected):
 def test_no_name_means_two_specialties():
     owners: dict[str, set[str]] = {}
     for key, entry in specialties().items():
-        for name in (key, entry.fr, entry.en, *entry.aliases):
-            owners.setdefault(plain(name), set()).add(key)
+        for name in (key, entry.fr, entry.en, *entry.aliases, entry.doctor_fr, entry.doctor_en):
+            said = plain(name).removeprefix("un ").removeprefix("a ").removeprefix("an ")
+            owners.setdefault(" ".join(word.rstrip("s") for word in said.split()), set()).add(key)
     assert {name: keys for name, keys in owners.items() if len(keys) > 1} == {}
 
 

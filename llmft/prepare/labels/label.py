@@ -16,13 +16,16 @@ from llmft.vocabulary import UNDECIDED, icd10_labels, plain, specialty_id, urgen
 
 # What else a level is called: P0 to P2 in French dispatch, FRENCH on the French triage scale, stat to routine in FHIR.
 URGENCY_ALIASES: dict[str, tuple[str, ...]] = {
-    "U1": ("1", "P0", "P1", "niveau 1", "vital", "vitale", "urgence vitale", "urgence absolue", "immédiat", "immédiate", "rouge")
-    + ("red", "code rouge", "stat", "emergency", "emergent", "life-threatening", "FRENCH 1", "FRENCH 2"),
-    "U2": ("2", "P2", "niveau 2", "urgent", "urgente", "urgence relative", "asap", "same day", "le jour même", "dans la journée")
-    + ("24h", "FRENCH 3"),
-    "U3": ("3", "niveau 3", "non urgent", "non urgente", "not urgent", "routine", "rendez-vous", "rdv", "appointment")
-    + ("FRENCH 4", "FRENCH 5"),
-    "U4": ("4", "niveau 4", "conseil", "advice", "self-care", "autosoin"),
+    "U1": ("1", "P0", "P1", "niveau 1", "priorité 1", "priority 1", "vital", "vitale", "urgence vitale", "détresse vitale")
+    + ("urgence absolue", "absolue", "immédiat", "immédiate", "critique", "critical", "rouge", "red", "code rouge", "stat")
+    + ("emergency", "emergent", "life-threatening", "FRENCH 1", "FRENCH 2"),
+    "U2": ("2", "P2", "niveau 2", "priorité 2", "priority 2", "urgent", "urgente", "urgence relative", "relative", "asap")
+    + ("same day", "le jour même", "dans la journée", "24h", "24 h", "24 heures", "dans les 24h", "dans les 24 h", "sous 24h")
+    + ("sous 24 h", "within 24 hours", "FRENCH 3"),
+    "U3": ("3", "niveau 3", "non urgent", "non urgente", "pas urgent", "not urgent", "routine", "rendez-vous", "rdv")
+    + ("appointment", "FRENCH 4", "FRENCH 5"),
+    "U4": ("4", "niveau 4", "conseil", "conseil médical", "conseil téléphonique", "advice", "medical advice", "self-care")
+    + ("autosoin",),
     UNDECIDED: ("indéterminé", "indéterminée", "unknown", "inconnu", "inconnue", "undecided", "nr", "à préciser"),
 }
 # Scales whose numbers or colours run otherwise: a wrong guess would turn an emergency into advice.

@@ -56,7 +56,8 @@ def guess_mapping(header: Sequence[str], sample_rows: Sequence[Sequence[str]]) -
     """The likeliest mapping, by the columns' names first and by what they hold second."""
     columns: dict[str, tuple[int, ...]] = {}
     reasons: dict[str, str] = {}
-    matches = sorted((match for place, name in enumerate(header) for match in _matches(name, place)), reverse=True)
+    matches = [match for place, name in enumerate(header) for match in _matches(name, place)]
+    matches.sort(key=lambda match: (-match[0], -match[1], match[2]))  # of equals the first column
     taken: set[int] = set()
     for _, _, place, name in matches:
         if place in taken or (name in columns and name not in _words("several")):
@@ -188,7 +189,8 @@ def _scores(title: str) -> tuple[tuple[float, int, str], ...]:
     for word in words:
         for alias, rank, name in _aliases().get(word, ()):
             score = len(alias) / len(words)
-            if alias <= words and score >= max(0.5, best.get((rank, name), 0.0)):
+            is_other = bool((words - alias) & _words("other_matters"))
+            if alias <= words and not is_other and score >= max(0.5, best.get((rank, name), 0.0)):
                 best[rank, name] = score
     return tuple((score, rank, name) for (rank, name), score in best.items())
 
