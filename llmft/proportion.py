@@ -13,7 +13,16 @@ def exact_interval(hits: int, cases: int, confidence: float = 0.95) -> tuple[flo
     return lower_bound(hits, cases, tail), upper_bound(hits, cases, tail)
 
 
-def upper_bound(hits: int, cases: int, tail: float = 0.05) -> float:
+def clustered_interval(hits: int, cases: int, design_effect: float) -> tuple[float, float]:
+    """Clopper-Pearson's 95 % interval of calls that come in families (Korn and Graubard, Survey Methodology 24, 1998, 193-201).
+
+    ``design_effect`` is how much more the share varies than if calls were independent; so many times fewer count.
+    """
+    fewer = max(design_effect, 1.0)
+    return lower_bound(hits / fewer, cases / fewer, 0.025), upper_bound(hits / fewer, cases / fewer, 0.025)
+
+
+def upper_bound(hits: float, cases: float, tail: float = 0.05) -> float:
     """Clopper-Pearson's upper end: the share at which ``hits`` or fewer of ``cases`` has chance ``tail``.
 
     With ``tail`` 0.05 it is the one-sided 95 % bound; none of n found gives 1 - 0.05^(1/n), about 3/n.
@@ -23,7 +32,7 @@ def upper_bound(hits: int, cases: int, tail: float = 0.05) -> float:
     return 1.0 if hits >= cases else float(betaincinv(hits + 1, cases - hits, 1 - tail))
 
 
-def lower_bound(hits: int, cases: int, tail: float = 0.05) -> float:
+def lower_bound(hits: float, cases: float, tail: float = 0.05) -> float:
     """Clopper-Pearson's lower end: the share at which ``hits`` or more of ``cases`` has chance ``tail``."""
     from scipy.special import betaincinv
 

@@ -30,7 +30,7 @@ from llmft.evaluate.figures.specialty import class_scores
 from llmft.evaluate.figures.triage import FIGURES, measure
 from llmft.evaluate.prediction import Prediction, Said, Verdict
 from llmft.evaluate.reporting.names import note_words
-from llmft.proportion import exact_interval, upper_bound, wilson_interval
+from llmft.proportion import clustered_interval, exact_interval, upper_bound, wilson_interval
 
 SPECIALTIES = ["cardiologie", "dermatologie", "neurologie"]
 LEVELS = ["U1", "U2", "U3", "U4"]
@@ -373,9 +373,20 @@ def test_interval_of_a_share_is_neither_blind_to_families_nor_sure_of_a_flawless
         flawless.values["specialty_macro_f1"] == 1.0 == flawless.intervals["specialty_macro_f1"][0]
     )  # no share: resampled alone
     two_families = measure(of(*[(U1, U1)] * 20, *[(U1, U3)] * 20), ["a"] * 20 + ["b"] * 20)
-    assert two_families.intervals["emergency_recall"] == (0.0, 1.0)  # all rests on which of two scenarios comes
+    assert two_families.intervals["emergency_recall"] == pytest.approx(
+        exact_interval(1, 2), abs=0.01
+    )  # two scenarios, one missed
     apart = measure(of(*[(U1, U1)] * 20, *[(U1, U3)] * 20))
-    assert apart.intervals["emergency_recall"] == pytest.approx(exact_interval(20, 40), abs=0.03)
+    assert apart.intervals["emergency_recall"] == pytest.approx(exact_interval(20, 40), abs=0.02)
+
+
+@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.1, 20))
+def test_families_only_widen_an_exact_interval(counts: tuple[int, int], effect: float) -> None:
+    low, high = clustered_interval(*counts, effect)
+    exact = exact_interval(*counts)
+    assert low <= exact[0] + 1e-12 and high >= exact[1] - 1e-12
+    assert clustered_interval(*counts, 1.0) == pytest.approx(exact, abs=1e-12)
+    assert counts[0] in (0, counts[1]) or (low > 0 and high < 1)  # what was seen once is never ruled out
 
 
 def test_a_call_without_room_for_probabilities_counts_by_the_specialty_it_names() -> None:

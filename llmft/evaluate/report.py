@@ -7,9 +7,9 @@ from typing import Any
 
 COLUMNS: tuple[tuple[str, str], ...] = (  # head, figure
     ("emergency\nrecall", "emergency_recall"),
-    ("severe\nunder-triage", "severe_under_triage"),
+    ("severe\nunder-\ntriage", "severe_under_triage"),
     ("under-\ntriage", "under_triage"),
-    ("over-triage,\nnot urgent", "over_triage_not_urgent"),
+    ("over-\ntriage,\nU3 and U4", "over_triage_not_urgent"),
     ("urgency\nkappa", "urgency_kappa"),
     ("specialty\naccuracy", "specialty_accuracy"),
     ("specialty\nmacro F1", "specialty_macro_f1"),
@@ -17,7 +17,7 @@ COLUMNS: tuple[tuple[str, str], ...] = (  # head, figure
     ("triage\nsuccess", "triage_success"),
     ("format\nvalid", "format_valid"),
 )
-NARROWEST = 132  # columns, so that a log file gets the whole table
+NARROWEST = 150  # columns, so that a log file gets the whole table
 
 
 def print_report(report: Mapping[str, Any], run_name: str) -> None:

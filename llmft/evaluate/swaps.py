@@ -53,7 +53,7 @@ class Flips:
     left_out: int  # calls that tell nothing of it
     urgency_flips: int
     urgency_flip_rate: float | None
-    urgency_interval: tuple[float, float] | None  # exact, 95 %
+    urgency_flip_rate_interval: tuple[float, float] | None  # exact, 95 %
     emergency_flips: int  # across the line between U1 and the rest
     specialty_flips: int
     specialty_flip_rate: float | None

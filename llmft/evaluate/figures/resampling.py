@@ -13,6 +13,7 @@ from math import isnan
 
 from llmft.evaluate.figures.figure import Array, Figure, table_of, total
 from llmft.evaluate.prediction import Prediction
+from llmft.proportion import clustered_interval
 
 RESAMPLES = 1000
 SEED = 20261122
@@ -53,6 +54,20 @@ def resamples_of(families: Sequence[str], count: int = RESAMPLES, seed: int = SE
 def interval(figure: Figure, table: Array, resamples: Resamples) -> Interval | None:
     """The percentile interval of 95 % of a figure's table, (calls, parts); None where no resample can tell."""
     return _percentiles(_values(figure, table, resamples))
+
+
+def share_interval(figure: Figure, table: Array, resamples: Resamples) -> Interval:
+    """Of a share: Clopper-Pearson's interval, as wide as families make it.
+
+    The percentiles of resamples find no doubt at all in a share of 0 or 1, and little near them; what they do know is how
+    much more a share varies by families than by calls.
+    """
+    import numpy as np
+
+    hits, cases = (int(part) for part in table.sum(axis=0))
+    independent = hits * (cases - hits) / cases**3  # the binomial's variance
+    varied = float(np.nanvar(_values(figure, table, resamples))) if independent else 0.0
+    return clustered_interval(hits, cases, varied / independent if independent else 1.0)
 
 
 def difference(

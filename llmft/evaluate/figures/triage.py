@@ -8,10 +8,9 @@ from math import fsum
 from typing import Any
 
 from llmft.evaluate.figures import answers, codes, specialty, urgency
-from llmft.evaluate.figures.figure import Array, Figure, table_of, total
-from llmft.evaluate.figures.resampling import Interval, Resamples, interval, resamples_of
+from llmft.evaluate.figures.figure import Figure, table_of, total
+from llmft.evaluate.figures.resampling import Interval, Resamples, interval, resamples_of, share_interval
 from llmft.evaluate.prediction import Prediction
-from llmft.proportion import exact_interval
 
 FIGURES: dict[str, Figure] = {
     figure.name: figure for figure in (*urgency.FIGURES, *specialty.FIGURES, *codes.FIGURES, *answers.FIGURES)
@@ -29,7 +28,7 @@ class Measured:
     families: int
     seconds: float
     values: dict[str, float | None]
-    intervals: dict[str, Interval]  # 95 %, see :func:`_interval`
+    intervals: dict[str, Interval]  # 95 %, by families: of shares Clopper-Pearson, of others percentiles
     cases: dict[str, int]  # of a share: the calls, or codes, that it is a share of
     notes: tuple[str, ...]
 
@@ -54,8 +53,9 @@ def measure_with(predictions: Sequence[Prediction], resamples: Resamples) -> Mea
         values[name] = total(figure, table)
         if figure.is_share:
             cases[name] = int(table[:, 1].sum())
-        if values[name] is not None and (found := _interval(figure, table, resamples)) is not None:
-            intervals[name] = found
+        if values[name] is not None:
+            found = (share_interval if figure.is_share else interval)(figure, table, resamples)
+            intervals.update({name: found} if found is not None else {})
     return Measured(
         calls=len(predictions),
         emergencies=cases["emergency_recall"],
@@ -66,19 +66,6 @@ def measure_with(predictions: Sequence[Prediction], resamples: Resamples) -> Mea
         cases=cases,
         notes=tuple(notes(predictions)),
     )
-
-
-def _interval(figure: Figure, table: Array, resamples: Resamples) -> Interval | None:
-    """By resampling families; of a share never narrower than the exact interval, at either end.
-
-    Clopper and Pearson count calls as if they were independent; resampling knows families, but finds no doubt at all in a
-    share of 0 or 1. Each is too narrow where the other is right.
-    """
-    found = interval(figure, table, resamples)
-    if found is None or not figure.is_share:
-        return found
-    low, high = exact_interval(*(int(part) for part in table.sum(axis=0)))
-    return min(low, found[0]), max(high, found[1])
 
 
 def notes(predictions: Sequence[Prediction]) -> list[str]:

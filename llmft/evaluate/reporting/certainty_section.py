@@ -59,8 +59,13 @@ def _row(name: Words, entry: dict[str, Any]) -> tuple[str, ...]:
         decimal(100 * selective["risk_at_80"], 1, PER_CENT),
         decimal(threshold["confidence"], 2) if threshold else both("aucun", "none"),
         decimal(100 * test["coverage"], 0, PER_CENT) if test else "–",
-        decimal(100 * test["under_triage"], 1, PER_CENT) if test and test["under_triage"] is not None else "–",
+        _bounded(test["under_triage"], test["under_triage_upper_bound"]) if test and test["answered"] else "–",
     )
+
+
+def _bounded(share: float, most: float) -> str:
+    """A share with its upper bound."""
+    return f"{decimal(100 * share, 1, PER_CENT)} <small>(≤\u00a0{decimal(100 * most, 1, PER_CENT)})</small>"
 
 
 def _reliability(entry: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from llmft.evaluate.reporting.names import FIGURES, GROUPS, VALUES, contestant
 from llmft.evaluate.reporting.tables import figure
 from llmft.page.document import both, decimal, note, number, section, table
 
+NO_BREAK = "\u00a0;\u00a0"
 WIDE_GAP = 0.05  # between groups, from which it is told
 IN_GAPS = {
     "emergency_recall": ("urgences vitales reconnues", "emergencies recognised"),
@@ -55,7 +56,7 @@ def _groups_of(comparison: Comparison, name: str, run_name: str) -> str:
 def _group_row(group: dict[str, Any]) -> Sequence[str]:
     name = f"{both(*GROUPS[group['by']])} : {_value(group['name'])}"
     bounds = group["emergency_interval"]
-    interval = "" if bounds is None else f" <small>[{' ; '.join(decimal(100 * bound, 0) for bound in bounds)}]</small>"
+    interval = "" if bounds is None else f" <small>[{NO_BREAK.join(decimal(100 * bound, 0) for bound in bounds)}]</small>"
     cells = [figure(of, group[of]) + (interval if of == "emergency_recall" else "") for of in SAFETY]
     return name, number(group["calls"]), number(group["emergencies"]), *cells
 

@@ -59,20 +59,15 @@ GROUPS: dict[str, Words] = {
     "minimising": ("qui minimise", "minimising"), "relative": ("un proche", "a relative"),
     "next_turn": ("tour suivant", "next turn"), "age": ("âge", "age"), "sex": ("sexe", "sex"), "name": ("nom", "name"),
 }  # fmt: skip
-ENDINGS: tuple[tuple[str, Words], ...] = (
-    ("_interval", (", intervalle à 95 %", ", 95 % interval")),
-    ("_with_rules", (", avec les règles", ", with the rules")),
-)
+WITH_RULES = "_with_rules"
 
 
 def measured_words(key: str) -> Words:
-    """A key such as ``manner.terse.under_triage_interval`` in words; what is unknown stays as it is."""
+    """A key such as ``manner.terse.under_triage_with_rules`` in words; what is unknown stays as it is."""
     *groups, name = key.split(".")
-    behind = ("", "")
-    for ending, told in ENDINGS:
-        if name.endswith(ending):
-            name, behind = name.removesuffix(ending), (told[0] + behind[0], told[1] + behind[1])
-    known = NAMES.get(name) or FIGURES.get(name) or (name, name)
+    alone = name.removesuffix(WITH_RULES)
+    known = NAMES.get(alone) or FIGURES.get(alone) or (alone, alone)
+    behind = ("", "") if alone == name else (", avec les règles", ", with the rules")
     before = [GROUPS.get(group, (group, group)) for group in groups]
     fr, en = (" · ".join([*(words[side] for words in before), known[side]]) + behind[side] for side in (0, 1))
     return fr, en

@@ -12,9 +12,11 @@ from llmft.evaluate.reporting.names import contestant, note_words
 from llmft.evaluate.reporting.other_names import measured_words
 from llmft.evaluate.seeds import ENOUGH
 from llmft.page.curves import Curve, curves
-from llmft.page.document import Words, both, decimal, note, section, table
+from llmft.page.document import Words, both, decimal, note, number, section, table
 
 COLOURS = ("train", "validation", "test")
+INTERVAL = "_interval"  # behind the name of the figure whose interval it is
+NO_BREAK = "\u00a0;\u00a0"
 COVERAGE_KEYS = ("coverage_by_turn", "question_coverage_by_turn")  # a list of shares, one a turn
 
 
@@ -76,10 +78,10 @@ def swaps_section(found: Mapping[str, Any], run_name: str) -> str:
 
 
 def _flat_tables(found: Mapping[str, Any], run_name: str) -> str:
-    """A table of all numbers, a column a model; what is no number is left to the file itself."""
+    """A table of all numbers, a column a model, with their intervals; what is no number is left to the file itself."""
     entries = {name: dict(_numbers(entry)) for name, entry in found.items()}
-    keys = list(dict.fromkeys(key for entry in entries.values() for key in entry))
-    rows = [(both(*measured_words(key)), *(_cell(entry.get(key)) for entry in entries.values())) for key in keys]
+    keys = [key for key in dict.fromkeys(key for entry in entries.values() for key in entry) if not key.endswith(INTERVAL)]
+    rows = [(both(*measured_words(key)), *(_cell(entry, key) for entry in entries.values())) for key in keys]
     return table(["", *(both(*contestant(name, run_name)) for name in entries)], rows) if rows else ""
 
 
@@ -93,12 +95,18 @@ def _numbers(entry: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, 
             yield f"{before}{key}", value
 
 
-def _cell(value: float | list[float] | None) -> str:
+def _cell(entry: Mapping[str, float | list[float]], key: str) -> str:
+    value, interval = entry.get(key), entry.get(f"{key}{INTERVAL}")
     if value is None:
         return "–"
-    if isinstance(value, list):
-        return " – ".join(decimal(bound, 3) for bound in value)
-    return str(value) if isinstance(value, int) else decimal(value, 3)
+    shown = " / ".join(_number(part) for part in (value if isinstance(value, list) else [value]))
+    if not isinstance(interval, list):
+        return shown
+    return f"{shown} <small>[{NO_BREAK.join(map(_number, interval))}]</small>"
+
+
+def _number(value: float) -> str:
+    return number(value) if isinstance(value, int) else decimal(value, 3)
 
 
 def limits_section(comparison: Comparison, test: CallSet) -> str:

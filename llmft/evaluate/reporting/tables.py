@@ -98,7 +98,7 @@ def quants_section(comparison: Comparison, run_name: str) -> str:
         found = {d.figure: d for d in comparison.differences[name]}
         rows.append((both(*contestant(name, run_name)), *(_change(found.get(of)) for of in QUANT_FIGURES)))
     shown = [
-        Whisker(_joined(contestant(name, run_name), FIGURES[of]), value, measured.intervals.get(of), colour)
+        Whisker(_joined(contestant(name, run_name), HEADS[of]), value, measured.intervals.get(of), colour)
         for of, colour in zip(QUANT_FIGURES, ("train", "test", "validation"), strict=True)
         for name in ("adapter", *quants)
         if (measured := comparison.measured[name]) and (value := measured.values[of]) is not None
@@ -108,8 +108,8 @@ def quants_section(comparison: Comparison, run_name: str) -> str:
         "What quantisation cost",
         table(["", *(both(*FIGURES[of]) for of in QUANT_FIGURES)], rows, narrow=True),
         whiskers(shown, ("avec l'intervalle à 95 %", "with the 95 % interval")),
-        note("En points, par rapport à l'adaptateur, sur les mêmes appels ; entre crochets l'intervalle à 95 %.",
-             "In points, against the adapter, on the same calls; in brackets the 95 % interval."),
+        note("En points, par rapport au modèle affiné, sur les mêmes appels ; entre crochets l'intervalle à 95 %.",
+             "In points, against the tuned model, on the same calls; in brackets the 95 % interval."),
     )  # fmt: skip
 
 
