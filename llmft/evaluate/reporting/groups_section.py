@@ -11,7 +11,7 @@ from llmft.evaluate.figures.groups import FEW
 from llmft.evaluate.figures.triage import SAFETY
 from llmft.evaluate.reporting.names import FIGURES, GROUPS, VALUES, contestant
 from llmft.evaluate.reporting.tables import figure
-from llmft.page.document import both, decimal, note, number, section, table
+from llmft.page.document import Words, both, decimal, note, number, section, table
 
 NO_BREAK = "\u00a0;\u00a0"
 WIDE_GAP = 0.05  # between groups, from which it is told
@@ -40,7 +40,7 @@ def groups_section(comparison: Comparison, run_name: str) -> str:
 def _groups_of(comparison: Comparison, name: str, run_name: str) -> str:
     """One contestant's gaps and groups."""
     gaps = [
-        f"<li>{both(*GROUPS[way])}, {both(*IN_GAPS[of])} : {decimal(100 * gap, 1)} points ({_value(low)} / {_value(high)})</li>"
+        f"<li>{both(*GROUPS[way])}, {both(*_colon(IN_GAPS[of]))}{decimal(100 * gap, 1)} points ({_value(low)} / {_value(high)})</li>"
         for of in IN_GAPS
         for way, (gap, low, high) in comparison.gaps[name][of].items()
         if gap > WIDE_GAP
@@ -54,11 +54,16 @@ def _groups_of(comparison: Comparison, name: str, run_name: str) -> str:
 
 
 def _group_row(group: dict[str, Any]) -> Sequence[str]:
-    name = f"{both(*GROUPS[group['by']])} : {_value(group['name'])}"
+    name = both(*_colon(GROUPS[group["by"]])) + _value(group["name"])
     bounds = group["emergency_interval"]
     interval = "" if bounds is None else f" <small>[{NO_BREAK.join(decimal(100 * bound, 0) for bound in bounds)}]</small>"
     cells = [figure(of, group[of]) + (interval if of == "emergency_recall" else "") for of in SAFETY]
     return name, number(group["calls"]), number(group["emergencies"]), *cells
+
+
+def _colon(words: Words) -> Words:
+    """Words with a colon, before which French has a space."""
+    return f"{words[0]} : ", f"{words[1]}: "
 
 
 def _value(name: str) -> str:
