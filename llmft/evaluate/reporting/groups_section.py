@@ -40,7 +40,8 @@ def groups_section(comparison: Comparison, run_name: str) -> str:
 def _groups_of(comparison: Comparison, name: str, run_name: str) -> str:
     """One contestant's gaps and groups."""
     gaps = [
-        f"<li>{both(*GROUPS[way])}, {both(*_colon(IN_GAPS[of]))}{decimal(100 * gap, 1)} points ({_value(low)} / {_value(high)})</li>"
+        f"<li>{both(*GROUPS[way])}, {both(*_colon(IN_GAPS[of]))}{decimal(100 * gap, 1)} points "
+        f"({_value(low)} / {_value(high)})</li>"
         for of in IN_GAPS
         for way, (gap, low, high) in comparison.gaps[name][of].items()
         if gap > WIDE_GAP
