@@ -36,6 +36,7 @@ class Judged:
     passed: bool
     sha256: str | None  # of the GGUF, or of an adapter's weights
     short: tuple[str, ...]  # a sentence for each requirement that it falls short of
+    beside_rules: bool = False  # judged with the red-flag rules beside it, as the desk runs it and GPT4All does not
 
 
 def write_gate(folders: Iterable[Path], policy_sha256: str, models: Mapping[str, Judged]) -> None:
@@ -57,18 +58,20 @@ def judgement_of(model_path: Path, folders: Iterable[Path] = ()) -> Judged | Non
     digest = sha256(model_path)  # reads gigabytes: only where somebody was judged
     for entry in entries:
         if entry.get("sha256") == digest:
-            return Judged(entry.get("passed") is True, digest, tuple(map(str, entry.get("short", ()))))
+            short = tuple(map(str, entry.get("short", ())))
+            return Judged(entry.get("passed") is True, digest, short, entry.get("beside_rules") is True)
     return None
 
 
-def require_gate(model_path: Path, *, despite: bool = False, folders: Iterable[Path] = ()) -> None:
-    """Raise :class:`GateError` for a model that failed its gate, unless ``despite``; one that nobody judged passes."""
+def require_gate(model_path: Path, *, despite: bool = False, folders: Iterable[Path] = ()) -> Judged | None:
+    """Raise :class:`GateError` for a model that failed its gate, unless ``despite``; one that nobody judged passes (None)."""
     judged = None if despite else judgement_of(model_path, folders)
     if judged is not None and not judged.passed:
         raise GateError(
             f"{model_path} failed its gate ({'; '.join(judged.short)}); train a better one, or hand it on all the same with "
             "--despite-gate"
         )
+    return judged
 
 
 def card_section(model_names: Iterable[str], evaluation_dir: Path) -> str:
@@ -100,7 +103,12 @@ def put_on_card(card_path: Path, section: str) -> None:
 
 
 def _verdict(judged: Mapping[str, Any]) -> str:
-    return "passed" if judged.get("passed") is True else f"**failed** ({'; '.join(map(str, judged.get('short', ())))})"
+    beside = " beside the rules, which GPT4All does not run" if judged.get("beside_rules") is True else ""
+    return (
+        f"passed{beside}"
+        if judged.get("passed") is True
+        else f"**failed**{beside} ({'; '.join(map(str, judged.get('short', ())))})"
+    )
 
 
 def _cell(entry: Mapping[str, Any], name: str) -> str:

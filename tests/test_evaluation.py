@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import pytest
+import tiny_engine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -428,6 +429,19 @@ def test_serve_and_install_refuse_a_model_that_failed_its_gate(tmp_path: Path, c
     for verb in ("serve", "install-gpt4all"):
         assert main([verb, str(file)]) == 1
         assert "failed its gate (emergency_recall is 0.5); train a better one" in capsys.readouterr().err
+
+
+def test_who_passed_beside_the_rules_is_told_so_where_none_run(evaluated: Evaluated, tmp_path: Path, capsys: Any) -> None:
+    file = tmp_path / "m-Q4_0.gguf"
+    file.write_bytes(tiny_engine.gguf("llama3").read_bytes())
+    write_gate([tmp_path], "0" * 64, {file.name: Judged(True, sha256(file), (), beside_rules=True)})
+    judged = require_gate(file)
+    assert judged is not None and judged.beside_rules
+    places = ["--models-dir", str(tmp_path / "models"), "--settings", str(tmp_path / "GPT4All.ini")]
+    assert main(["install-gpt4all", str(file), "--dry-run", *places]) == 0
+    assert "it passed its gate beside the rules, which GPT4All does not run" in capsys.readouterr().out
+    (tmp_path / "metrics.json").write_text((evaluated.recipe.run.evaluation_dir / "metrics.json").read_text())
+    assert "Gate, `m-Q4_0.gguf`: passed beside the rules, which GPT4All does not run." in card_section([file.name], tmp_path)
 
 
 def test_encoder_recipes_that_ship_are_valid() -> None:

@@ -114,8 +114,12 @@ def add_install_gpt4all(verbs: Verbs) -> None:
         if arguments.undo:
             print(uninstall(arguments.file.name, arguments.models_dir, **places))
         else:
-            require_gate(arguments.file, despite=arguments.despite_gate, folders=Path("runs").glob("*/evaluation"))
+            judged = require_gate(arguments.file, despite=arguments.despite_gate, folders=Path("runs").glob("*/evaluation"))
             print(install(arguments.file, arguments.models_dir, force=arguments.force, **places))
+            if judged is not None and judged.beside_rules:
+                print(
+                    "note: it passed its gate beside the rules, which GPT4All does not run; its page tells what it misses alone"
+                )
 
     verb.set_defaults(run=run)
 

@@ -124,7 +124,7 @@ def add_gate(verbs: Verbs) -> None:
         judged = gate(recipe, arguments.policy, arguments.model, arguments.in_use)
         refresh_card(recipe)
         for name, found in judged.items():
-            print(f"{name}: {'passed' if found.passed else 'falls short'}")
+            print(f"{name}{' beside the rules' if found.beside_rules else ''}: {'passed' if found.passed else 'falls short'}")
             for sentence in found.short:
                 print(f"  {sentence}")
         return 0 if all(found.passed for found in judged.values()) else 1

@@ -111,7 +111,8 @@ def _judge(recipe: Recipe, policy: Policy, report: Mapping[str, Any], name: str,
     if in_use is not None:
         short += _losses(recipe, policy, report, name, in_use)
     made_of = entry["made_of"]
-    return Judged(not short, made_of.get("file") or made_of.get("adapter_model.safetensors"), tuple(short))
+    digest = made_of.get("file") or made_of.get("adapter_model.safetensors")
+    return Judged(not short, digest, tuple(short), policy.beside_rules)
 
 
 def _too_few(policy: Policy, entry: Mapping[str, Any]) -> Iterator[str]:
