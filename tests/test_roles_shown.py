@@ -29,7 +29,7 @@ def test_names_of_a_recogniser_are_shown_with_how_often_and_how_to_say_otherwise
     calls = [turns("SPEAKER_00", "SPEAKER_01")] * 3 + [turns("SPEAKER_01", "SPEAKER_00")]
     assert describe_roles(calls) == (
         "roles guessed in the first 4 calls: SPEAKER_00 = operator in 3, patient in 1; SPEAKER_01 = patient in 3, operator in 1; "
-        "say who is who with --roles SPEAKER_00=operator,SPEAKER_01=patient"
+        "say who is who with --roles SPEAKER_00=operator,SPEAKER_01=patient, if they are so in all calls"
     )
 
 

@@ -54,7 +54,7 @@ def add_prepare(verbs: Verbs) -> None:
     verb.add_argument("--columns", help="of tables: field=column,… or a YAML file")
     verb.add_argument("--separator", help="of CSV (default: guessed)")
     verb.add_argument("--encoding", help="of text files (default: guessed)")
-    verb.add_argument("--sheet", help="of XLSX (default: the first)")
+    verb.add_argument("--sheet", help="of XLSX (default: the one that names most columns we know)")
     verb.add_argument("--roles", help="who is who: SPEAKER_00=operator,SPEAKER_01=patient (default: guessed)")
     verb.add_argument("--doctors", type=Path, help="doctors' roster (CSV or FHIR) for the set's database")
     verb.add_argument("--layers", help="de-identification layers, comma-separated (default: all but lexicon and external)")

@@ -70,7 +70,9 @@ def describe_roles(calls: Iterable[Sequence[RawTurn]], roles: Mapping[str, str] 
         parts.append(f"not told in {unsure} of them, which go to quarantine")
     likely = {name: role for (name, role), _ in reversed(votes.most_common()) if is_evident(name)}
     example = ",".join(f"{name}={role}" for name, role in sorted(likely.items())[:2]) or "NAME=operator"
-    return f"{', '.join(parts)}; say who is who with --roles {example}"
+    changing = len({name for name, _ in votes if is_evident(name)}) < sum(is_evident(name) for name, _ in votes)
+    condition = ", if they are so in all calls" if changing else ""
+    return f"{', '.join(parts)}; say who is who with --roles {example}{condition}"
 
 
 def _shown(votes: Counter[tuple[str, str]]) -> list[str]:

@@ -54,9 +54,7 @@ def _words(body: str) -> str:
 def _with_speakers(cues: list[RawTurn]) -> list[RawTurn]:
     """Each cue cut where its speaker changes; which names are speakers is judged over the whole call."""
     if any("<v" in cue.text for cue in cues):
-        named = [
-            (cue, [Label(m.start(), m.end(), speaker_of(html.unescape(m[1]))) for m in _VOICE.finditer(cue.text)]) for cue in cues
-        ]
+        named = [(cue, _voices(cue.text)) for cue in cues]
     else:
         cues = [RawTurn("", _plain(cue.text), cue.start, cue.end) for cue in cues]
         named = _named_in_text(cues)
