@@ -12,7 +12,7 @@ from llmft.deidentify.institutions import INSTITUTION_WORDS, employers, hospital
 from llmft.deidentify.numbers import rows_of
 from llmft.deidentify.span import Span
 from llmft.deidentify.streets import STREET_WORDS, streets
-from llmft.deidentify.tokens import has_digit, matches_at, starts_of, words
+from llmft.deidentify.tokens import around_numbers, has_digit, matches_at, starts_of, words
 from llmft.deidentify.towns import Town, telling_words, towns
 
 LAYER = "addresses"
@@ -43,8 +43,7 @@ _CAPITALISED = re.compile(
 )
 _STATES = "AL|AK|AZ|AR|CA|CO|CT|DE|FL|GA|HI|ID|IL|IN|IA|KS|KY|LA|ME|MD|MA|MI"
 _STATES += "|MN|MS|MO|MT|NE|NV|NH|NJ|NM|NY|NC|ND|OH|OK|OR|PA|RI|SC|SD|TN|TX|UT|VT|VA|WA|WV|WI|WY"
-_LETTER_DIGIT = re.compile(r"[A-Za-z]\d")  # in every British and Canadian postcode
-_OTHER_POSTCODE = re.compile(
+_OTHER_POSTCODE = re.compile(  # one or two letters, then a digit
     r"\b(?:(?:[A-PR-UWYZ]\d[\dA-HJKPSTUW]?|[A-PR-UWYZ][A-HK-Y]\d[\dABEHMNPRVWXY]?) ?\d(?!(?:ND|RD|ST|TH|HR|NG|UG"
     r"|DG)\b)[ABD-HJLNP-UW-Z]{2}"
     r"|[ABCEGHJ-NPRSTVXY]\d[ABCEGHJ-NPRSTV-Z][ -]?\d[ABCEGHJ-NPRSTV-Z]\d)\b",
@@ -112,8 +111,8 @@ def _entry_codes(text: str) -> Iterator[tuple[int, int]]:
 def _postcodes(text: str, lang: str, seen: list[Town], found: list[Span]) -> Iterator[Span]:
     rows = rows_of(text, _POSTCODE_DIGITS)
     if lang == "en" and has_digit(text):
-        if _LETTER_DIGIT.search(text):
-            yield from (Span(match.start(), match.end(), "CODE_POSTAL", LAYER) for match in _OTHER_POSTCODE.finditer(text))
+        written = matches_at(_OTHER_POSTCODE, text, around_numbers(text, (1, 2)))
+        yield from (Span(match.start(), match.end(), "CODE_POSTAL", LAYER) for match in written)
         if rows:
             yield from (Span(match.start(), match.end(), "CODE_POSTAL", LAYER) for match in _ZIP.finditer(text))
     starts = {town.start: town.end for town in seen}

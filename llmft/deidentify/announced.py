@@ -91,7 +91,7 @@ class Value(NamedTuple):
     kind: str = ""  # a key of KINDS
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def announced(text: str) -> tuple[Value, ...]:
     """Values that an announcement in ``text`` makes plausible."""
     return tuple(value for match in _announcements(text) if (value := _announced_by(text, match)))

@@ -31,7 +31,7 @@ def find_context(words: Words) -> list[Span]:
     """Names [NOM], [PRENOM], [MEDECIN] that a phrase announces, spelled names, and ages of ninety and more."""
     spans = [words.span(found.first, found.last, "NOM", LAYER) for found in spellings(words) if found.sure]
     triggers, said = _triggers(), words.words
-    telling = triggers.keys() & words.unique
+    telling = _trigger_words() & words.unique
     for i in [i for i, word in enumerate(said) if word in telling] if telling else ():
         trigger = triggers[said[i]]
         ends = (*trigger.phrases.get(said[i - 1] if i else "", ()), *trigger.single)
@@ -76,6 +76,11 @@ def _triggers() -> dict[str, Trigger]:
     return {
         word: Trigger(word in alone, by_end.get(word, {}).pop("", ()), dict(by_end.get(word, {}))) for word in {*alone, *by_end}
     }
+
+
+@cache
+def _trigger_words() -> frozenset[str]:
+    return frozenset(_triggers())
 
 
 def _announced(words: Words, i: int, ends: Ends) -> Iterator[Name]:

@@ -54,7 +54,7 @@ class Piece(NamedTuple):
     spoken: bool
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def stretches(text: str) -> tuple[tuple[Piece, ...], ...]:
     """Rows of numbers, in the order of the text."""
     read = tokens(text)
@@ -79,7 +79,7 @@ def stretches(text: str) -> tuple[tuple[Piece, ...], ...]:
     return tuple(found) + ((tuple(row),) if row else ())
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def sizes(text: str) -> tuple[int, ...]:
     """How many digits each of the stretches of ``text`` has."""
     return tuple(sum(map(len, (piece.digits for piece in row))) for row in stretches(text))
@@ -90,13 +90,13 @@ def rows_of(text: str, fewest: int) -> list[tuple[Piece, ...]]:
     return [row for row, size in zip(stretches(text), sizes(text), strict=True) if size >= fewest]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def pieces_by_start(text: str) -> dict[int, Piece]:
     """The numbers of ``text`` by where they begin."""
     return {piece.start: piece for row in stretches(text) for piece in row}
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def pieces_by_end(text: str) -> dict[int, Piece]:
     """The numbers of ``text`` by where they end."""
     return {piece.end: piece for row in stretches(text) for piece in row}

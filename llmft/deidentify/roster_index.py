@@ -46,7 +46,7 @@ class RosterIndex:
     heard: Heard = field(default_factory=Heard)
 
 
-@lru_cache(maxsize=8)  # one call is looked through several times; more would keep names in memory
+@lru_cache(maxsize=2)  # one call is looked through several times; more would keep names in memory
 def index_of(roster: Roster) -> RosterIndex:
     """The index of ``roster``."""
     people = [(name, False) for name in (*roster.patient, *roster.relatives, *roster.operators)]

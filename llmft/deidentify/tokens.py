@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, compress, count
 from typing import NamedTuple
 
 TOKEN = re.compile("\\d+|[a-z\u00df-\u1fff\u2c00-\ud7ff]+")  # explicit ranges: ten times faster than [^\\W\\d_]
@@ -28,17 +28,15 @@ class Tokens(NamedTuple):
     unique: frozenset[str]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def tokens(text: str) -> Tokens:
     """The numbers and lower-case words of ``text``."""
     lower = lowered(text)
     pieces = _TOKEN_KEPT.split(lower)
     said = pieces[1::2]
     starts = list(accumulate(map(len, pieces)))[:-1:2]
-    unique = frozenset(said)
-    written = {word for word in unique if word.isdecimal()}
-    numbers = [k for k, word in enumerate(said) if word in written] if written else []
-    return Tokens(lower, said, pieces[0::2], starts, numbers, unique)
+    numbers = list(compress(count(), map(str.isdecimal, said)))
+    return Tokens(lower, said, pieces[0::2], starts, numbers, frozenset(said))
 
 
 def lowered(text: str) -> str:

@@ -54,10 +54,11 @@ class Town:
 
 def towns(text: str, lang: str) -> Iterator[Town]:
     """Every town's name in ``text``, of names that overlap the longest."""
-    by_key, read = _by_key(), tokens(text)
-    keys = by_key.keys() & read.unique
+    read = tokens(text)
+    keys = telling_words() & read.unique
     if not keys:
         return
+    by_key = _by_key()
     places: dict[str, list[int]] = {}  # name ─▶ where its telling word stands
     for word, start in [(word, start) for word, start in zip(read.words, read.starts, strict=True) if word in keys]:
         for name in by_key[word]:

@@ -23,6 +23,7 @@ from llmft.prepare.call import RawCall
 from llmft.run import write_text
 from llmft.vault import keyed, subject_key
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 LINEAGE, VERSIONS, TOMBSTONES = "lineage.jsonl", "versions.jsonl", "tombstones.jsonl"
 
 
@@ -66,7 +67,7 @@ def names_somebody(file: Path) -> bool:
 
 def origin_line(origin: Origin) -> str:
     """One line of lineage.jsonl."""
-    return json.dumps(vars(origin), ensure_ascii=False) + "\n"
+    return _ENCODER.encode(vars(origin)) + "\n"
 
 
 def read_lineage(folder: Path) -> Iterator[Origin]:
