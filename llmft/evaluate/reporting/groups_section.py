@@ -10,10 +10,9 @@ from llmft.evaluate.contest import BESIDE_RULES
 from llmft.evaluate.figures.groups import FEW
 from llmft.evaluate.figures.triage import SAFETY
 from llmft.evaluate.reporting.names import FIGURES, GROUPS, VALUES, contestant
-from llmft.evaluate.reporting.tables import figure
+from llmft.evaluate.reporting.tables import NO_BREAK, figure
 from llmft.page.document import Words, both, decimal, note, number, section, table
 
-NO_BREAK = "\u00a0;\u00a0"
 WIDE_GAP = 0.05  # between groups, from which it is told
 IN_GAPS = {
     "emergency_recall": ("urgences vitales reconnues", "emergencies recognised"),

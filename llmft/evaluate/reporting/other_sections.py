@@ -10,13 +10,13 @@ from llmft.evaluate.contest import CallSet
 from llmft.evaluate.figures.groups import FEW
 from llmft.evaluate.reporting.names import contestant, note_words
 from llmft.evaluate.reporting.other_names import measured_words
+from llmft.evaluate.reporting.tables import NO_BREAK
 from llmft.evaluate.seeds import ENOUGH
 from llmft.page.curves import Curve, curves
 from llmft.page.document import Words, both, decimal, note, number, section, table
 
 COLOURS = ("train", "validation", "test")
 INTERVAL = "_interval"  # behind the name of the figure whose interval it is
-NO_BREAK = "\u00a0;\u00a0"
 COVERAGE_KEYS = ("coverage_by_turn", "question_coverage_by_turn")  # a list of shares, one a turn
 
 

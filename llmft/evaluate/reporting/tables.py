@@ -27,6 +27,7 @@ HEADS = {  # short, so that the table fits
 }
 NOT_SHARES = ("urgency_kappa",)
 QUANT_FIGURES = ("emergency_recall", "severe_under_triage", "specialty_macro_f1")
+NO_BREAK = "\u00a0;\u00a0"
 REMAINS = 0.02  # what quantisation may cost
 TESTED = ("emergency_recall", "urgency_accuracy")  # shares, so McNemar's test applies
 
@@ -122,10 +123,9 @@ def _joined(first: tuple[str, str], second: tuple[str, str]) -> tuple[str, str]:
 def _change(found: Difference | None) -> str:
     if found is None:
         return "–"
-    text = f"{100 * found.value:+.1f}"
+    shown = _signed(found.value)
     if found.interval is not None:
-        text += f" [{100 * found.interval[0]:+.1f}; {100 * found.interval[1]:+.1f}]"
-    shown = both(text.replace(".", ","), text)
+        shown += f" <small>[{NO_BREAK.join(map(_signed, found.interval))}]</small>"
     worse = found.value if DEFINED[found.figure].better == "low" else -found.value
     return shown if worse <= REMAINS else f'<span class="bad">{shown}</span>'
 
@@ -159,14 +159,19 @@ def differences_section(comparison: Comparison, run_name: str) -> str:
     )
 
 
+def _signed(value: float) -> str:
+    text = f"{100 * value:+.1f}"
+    return both(text.replace(".", ","), text)
+
+
 def _pairs(found: Difference | None) -> str:
-    return "–" if found is None or found.only_second is None else f"{found.only_second} : {found.only_first}"
+    return "–" if found is None or found.only_second is None else f"{found.only_second}\u00a0:\u00a0{found.only_first}"
 
 
 def _p(found: Difference | None) -> str:
     if found is None or found.p is None:
         return "–"
-    return both("< 0,001", "< 0.001") if found.p < 0.001 else decimal(found.p, 3)
+    return both("<\u00a00,001", "<\u00a00.001") if found.p < 0.001 else decimal(found.p, 3)
 
 
 def seeds_section(comparison: Comparison) -> str:
@@ -200,5 +205,5 @@ def all_figures(comparison: Comparison, run_name: str) -> str:
 def _with_interval(comparison: Comparison, who: str, name: str) -> tuple[str, str]:
     measured = comparison.measured[who]
     interval = measured.intervals.get(name)
-    bounds = "" if interval is None else " – ".join(figure(name, bound) for bound in interval)
+    bounds = "" if interval is None else "\u00a0–\u00a0".join(figure(name, bound) for bound in interval)
     return figure(name, measured.values[name]), bounds
