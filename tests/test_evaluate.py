@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 import tiny_engine as tiny
 
+from llmft.cli import main
 from llmft.dialogue import write_dialogues
 from llmft.engine import Answer
 from llmft.errors import CheckpointError, DialogueError
 from llmft.evaluate import candidates, stage
 from llmft.evaluate.predict import predict, read_predictions, read_test_calls, write_predictions
 from llmft.evaluate.prediction import Prediction, Verdict
+from llmft.gate_result import Judged, write_gate
 from llmft.prompt import Message
 from llmft.recipe import Data, Evaluate, Recipe
+from llmft.run import sha256
 
 GOLD = [Verdict(urgency=urgency, specialty=specialty, icd10=(code,)) for _, _, urgency, specialty, code, _ in tiny.CALLS]
 RIGHT = [dialogue.turns[-1].text for dialogue in tiny.dialogues()]
@@ -169,6 +172,15 @@ def test_a_model_that_is_another_by_now_leaves_the_table(recipe: Recipe) -> None
     assert [kept.name for kept in stage.kept_models(recipe, facts, test, validation)] == ["base", "tiny-F16.gguf"]  # only gone
     file.write_bytes(b"exported anew")
     assert [kept.name for kept in stage.kept_models(recipe, facts, test, validation)] == ["base"]
+
+
+def test_who_passed_beside_the_rules_is_told_so_where_none_run(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+    file = recipe.export_dir / "tiny-F16.gguf"
+    places = ["--models-dir", "models", "--settings", "GPT4All.ini", "--dry-run"]
+    for beside in (True, False):
+        write_gate([recipe.export_dir], "0" * 64, {file.name: Judged(True, sha256(file), (), beside)})
+        assert main(["install-gpt4all", str(file), *places]) == 0
+        assert ("passed its gate beside the rules, which GPT4All does not run" in capsys.readouterr().out) == beside
 
 
 def test_adapter_that_is_not_trained_is_refused(recipe: Recipe) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import pytest
-import tiny_engine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -401,6 +400,21 @@ def test_verdict_tells_what_happens_without_rules_and_which_file_falls_short(eva
     assert not any(line.startswith("But") for line in told[:2])
 
 
+def test_who_loses_emergencies_when_leading_the_call_is_not_let_through(evaluated: Evaluated) -> None:
+    good = [p.model_copy(update={"id": f"{p.id}-{n}"}) for n in range(20) for p in answers(evaluated.calls)]
+    calls = [
+        call.model_copy(update={"id": f"{call.id}-{n}", "family_id": f"{n}{call.id}"})
+        for n in range(20)
+        for call in evaluated.calls
+    ]
+    facts, _, _ = stage.read_sets(evaluated.recipe)
+    found = compare([Contestant("adapter", "model", good)], CallSet(tuple(calls)), facts, evaluated.recipe.run.root)
+    assert opinion(found, "m", {}).answer == "yes"
+    led = {"calls": 9, "emergency_recall": 0.9, "emergency_recall_with_rules": 0.94}
+    assert opinion(found, "m", {"adapter": led}).answer == "open"
+    assert opinion(found, "m", {"adapter": {**led, "emergency_recall_with_rules": 0.95}}).answer == "yes"
+
+
 def test_rivals_are_asked_again_when_a_label_is_corrected(evaluated: Evaluated) -> None:
     facts, test, validation = stage.read_sets(evaluated.recipe)
     first = test.dialogues[0]
@@ -431,15 +445,12 @@ def test_serve_and_install_refuse_a_model_that_failed_its_gate(tmp_path: Path, c
         assert "failed its gate (emergency_recall is 0.5); train a better one" in capsys.readouterr().err
 
 
-def test_who_passed_beside_the_rules_is_told_so_where_none_run(evaluated: Evaluated, tmp_path: Path, capsys: Any) -> None:
+def test_card_says_who_passed_beside_the_rules(evaluated: Evaluated, tmp_path: Path) -> None:
     file = tmp_path / "m-Q4_0.gguf"
-    file.write_bytes(tiny_engine.gguf("llama3").read_bytes())
+    file.write_bytes(b"GGUF")
     write_gate([tmp_path], "0" * 64, {file.name: Judged(True, sha256(file), (), beside_rules=True)})
     judged = require_gate(file)
     assert judged is not None and judged.beside_rules
-    places = ["--models-dir", str(tmp_path / "models"), "--settings", str(tmp_path / "GPT4All.ini")]
-    assert main(["install-gpt4all", str(file), "--dry-run", *places]) == 0
-    assert "it passed its gate beside the rules, which GPT4All does not run" in capsys.readouterr().out
     (tmp_path / "metrics.json").write_text((evaluated.recipe.run.evaluation_dir / "metrics.json").read_text())
     assert "Gate, `m-Q4_0.gguf`: passed beside the rules, which GPT4All does not run." in card_section([file.name], tmp_path)
 

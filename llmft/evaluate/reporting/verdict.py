@@ -52,12 +52,13 @@ def opinion(comparison: Comparison, run_name: str, conversation: Mapping[str, An
     name = f"{comparison.main}{BESIDE_RULES}"
     judged = name if name in comparison.measured else comparison.main
     measured = comparison.measured[judged]
-    answer = _answer(measured)
+    itself = conversation.get(comparison.main, {})
+    answer = _answer(measured, itself.get("emergency_recall_with_rules"))
     fr, en = contestant(judged, run_name)
     lines = [*_beaten(comparison.wins, run_name), _sentence(answer, fr, en), *_emergencies(measured)]
     if judged != comparison.main:
         lines += _without_rules(comparison.measured[comparison.main])
-    lines += _asking_itself(conversation.get(comparison.main, {}))
+    lines += _asking_itself(itself)
     lines += [_missed(target, measured) for target in TARGETS if not _met(target, measured)]
     if answer != "no":
         lines += _files_that_fall_short(comparison, judged, run_name)
@@ -110,14 +111,15 @@ def _met(target: Target, measured: Measured) -> bool:
     return value is None or target.is_met(value)
 
 
-def _answer(measured: Measured) -> Answer:
+def _answer(measured: Measured, recall_leading_the_call: float | None) -> Answer:
     if measured.values["emergency_recall"] is None:
         return "open"
     vital = [target for target in TARGETS if target.figure in VITAL]
     if not all(_met(target, measured) for target in vital):
         return "no"
     low = measured.intervals["emergency_recall"][0]
-    return "yes" if low >= vital[0].bound - 0.05 and all(_met(target, measured) for target in TARGETS) else "open"
+    is_sure = low >= vital[0].bound - 0.05 and (recall_leading_the_call is None or vital[0].is_met(recall_leading_the_call))
+    return "yes" if is_sure and all(_met(target, measured) for target in TARGETS) else "open"
 
 
 def _sentence(answer: Answer, fr: str, en: str) -> Words:
