@@ -386,14 +386,8 @@ def test_verdict_tells_what_happens_without_rules_and_which_file_falls_short(eva
         f"Without the rules, as in GPT4All, it recognises {100 * alone['emergency_recall']:.1f} % of them: {missed} of" in verdict
     )
     good, silent = answers(evaluated.calls), [p.model_copy(update={"predicted": None}) for p in answers(evaluated.calls)]
-    contestants = [
-        Contestant(name, kind, found)
-        for name, kind, found in (
-            ("adapter", "model", good),
-            ("adapter + rules", "rules", good),
-            ("n-Q4_0.gguf + rules", "rules", silent),
-        )
-    ]
+    beside: list[Contestant] = [Contestant("adapter + rules", "rules", good), Contestant("n-Q4_0.gguf + rules", "rules", silent)]
+    contestants = [Contestant("adapter", "model", good), *beside]
     facts, test, _ = stage.read_sets(evaluated.recipe)
     told = [en for _, en in opinion(compare(contestants, test, facts, evaluated.recipe.run.root), "n", {}).lines]
     assert "But “Q4_0 + rules”: Emergencies recognised: 0.0 %, target at least 95.0 %." in told
