@@ -112,11 +112,18 @@ def test_calls_of_one_family_in_other_wordings_are_no_duplicates():
 def test_rows_that_are_left_out_change_nothing(synthetic):
     rng = random.Random(3)
     rows = [signature(misheard(synthetic[n % 40], rng, 0.05)) for n in range(160)]
-    among = np.array([rng.random() < 0.7 for _ in rows])
-    numbers = np.flatnonzero(among).tolist()
+    numbers = [n for n in range(len(rows)) if rng.random() < 0.7]
     alone = near_duplicates([rows[n] for n in numbers])
     assert len(alone) > 20
-    assert near_duplicates(rows, among) == [tuple(numbers[place] for place in group) for group in alone]
+    assert near_duplicates(rows, np.array(numbers)) == [tuple(numbers[place] for place in group) for group in alone]
+
+
+def test_of_copies_the_one_stays_that_is_named_first(synthetic):
+    rng = random.Random(3)
+    rows = [signature(misheard(synthetic[n % 40], rng, 0.02)) for n in range(80)]
+    table = np.frombuffer(b"".join(rows), np.uint8).reshape(-1, SIGNATURE_BYTES)
+    first = duplicates.near_duplicates(table, np.arange(80)[::-1])
+    assert sum(first[n] == n + 40 for n in range(40)) > 35 and (first[40:] == np.arange(40, 80)).all()
 
 
 def test_each_row_is_in_one_group_and_the_first_stays(synthetic):

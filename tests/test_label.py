@@ -20,7 +20,7 @@ from llmft.prepare.labels.label import (
     with_triage,
 )
 from llmft.prepare.synthetic.synthesize import Story, call, pick_family
-from llmft.protocol.weak_label import weak_label
+from llmft.protocol.weak_label import silver_label, weak_label
 
 
 def raw(**labels: object) -> RawCall:
@@ -161,6 +161,42 @@ def test_a_weak_label_is_silver_and_says_why():
     assert "pain_radiating" in weak.labels.red_flags  # the protocol's own name for the sign
     assert weak.labels.rule_confidence is not None and 0.5 <= weak.labels.rule_confidence <= 1
     assert "red_flag:chest_pain_radiating" in {match.rule for match in weak.because}
+
+
+@pytest.mark.parametrize(
+    ("turns", "urgency", "specialty", "flags"),
+    [
+        (  # "côté" alone would make it a renal colic
+            [
+                ("patient", "Bonjour, ma mère ne parle plus bien et sa bouche est tombée d'un côté."),
+                ("operator", "Depuis combien de temps, et peut-elle lever les deux bras ?"),
+                ("patient", "Depuis une demi-heure, et le bras droit retombe."),
+            ],
+            "U1", "neurologie", ("stroke_arm",),
+        ),
+        (  # "fils" of a wound
+            [
+                ("patient", "Allô, mon fils a de la fièvre depuis hier soir, 39,5."),
+                ("operator", "Quel âge a-t-il, et est-ce qu'il boit bien ?"),
+                ("patient", "Il a quatre ans, il boit un peu mais il vomit."),
+            ],
+            "U2", "indetermine", (),
+        ),
+    ],
+)  # fmt: skip
+def test_a_complaint_that_is_named_but_faintly_gives_no_specialty(turns, urgency, specialty, flags):
+    faint, silver = weak_label(turns, "fr"), silver_label(turns, "fr")
+    assert faint is not None and silver is not None
+    assert faint.labels.specialty not in (specialty, silver.specialty) and faint.labels.icd10_primary is not None
+    assert (silver.urgency, silver.specialty, silver.red_flags) == (urgency, specialty, flags)
+    assert (silver.icd10_primary, silver.confidence, silver.rule_confidence) == (None, "silver", 0.5)
+
+
+def test_a_complaint_that_is_named_clearly_is_the_silver_label():
+    said = [("patient", "Bonjour, je me suis tordu la cheville, elle est gonflée, une entorse je crois.")]
+    found = weak_label(said, "fr")
+    assert found is not None and silver_label(said, "fr") == found.labels and found.labels.icd10_primary == "S93.4"
+    assert silver_label([("patient", "bonjour")], "fr") is None
 
 
 def test_nothing_said_gives_no_weak_label():

@@ -6,6 +6,7 @@ import random
 from datetime import date
 
 import numpy as np
+import pytest
 
 from llmft.dialogue import Labels
 from llmft.prepare.call import RawCall
@@ -24,7 +25,7 @@ from llmft.prepare.outcome import (
 )
 from llmft.prepare.splits import SPLITS
 from llmft.prepare.synthetic.synthesize import synthesize
-from llmft.vocabulary import specialties, urgencies
+from llmft.vocabulary import UNDECIDED, specialties, urgencies
 
 CALLS = list(synthesize(6, seed=8))
 
@@ -88,6 +89,42 @@ def test_copies_labelled_otherwise_are_conflicts():
     ]
     unlabelled = decided(keys((CALLS[0], {"labels": None}), rows[1]))
     assert unlabelled.conflicts.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("other", [{"confidence": "silver"}, {"urgency": UNDECIDED, "specialty": UNDECIDED}])
+def test_a_label_that_nobody_decided_is_no_conflict(other):
+    gold = Labels(urgency="U1", specialty="orl", confidence="gold")
+    rows = [
+        (CALLS[0], {"labels": gold}),
+        (CALLS[0], {"labels": gold.model_copy(update={"urgency": "U2", **other}), "id": "copy"}),
+    ]
+    assert decided(keys(*rows)).conflicts.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("copied", [{}, None])
+def test_of_copies_the_one_stays_that_people_labelled(copied):
+    """An export without labels, then the same calls with those of a doctor."""
+    call, gold = CALLS[0], Labels(urgency="U1", specialty="orl", confidence="gold")
+    same = {"id": "later"} if copied == {} else {**reworded(call), "id": "later"}
+    silver = gold.model_copy(update={"confidence": "silver"})
+    for before in (None, silver):
+        found = decided(keys((call, {"labels": before}), (call, {**same, "labels": gold}), (CALLS[1], {})))
+        assert found.fates.tolist() == [EXACT if copied == {} else NEAR, KEEP, KEEP]
+        assert found.repeats.tolist() == [1, 1, 2]
+
+
+def test_a_copy_that_may_stay_is_not_lost_with_one_that_may_not():
+    """Of a call with a silver label in the test split and again in training the latter stays."""
+    call, silver = CALLS[0], Labels(urgency="U1", specialty="orl", confidence="silver")
+    rows = [(call, {"labels": silver, "split": split, "id": split}) for split in ("test", "train")]
+    found = decided(keys(*rows, *((other, {"split": "train"}) for other in CALLS[1:])))
+    assert found.fates.tolist()[:2] == [EXACT, KEEP] and found.repeats.tolist()[:2] == [1, 1]
+
+
+def test_the_copy_of_a_copy_names_the_one_that_stays():
+    first, near_copy = CALLS[0], reworded(CALLS[0])
+    found = decided(keys((first, {}), (first, near_copy), (first, {**near_copy, "id": "again"})))
+    assert found.fates.tolist() == [KEEP, NEAR, EXACT] and found.repeats.tolist() == [0, 0, 0]
 
 
 def test_rules_alone_do_not_label_a_test_set():

@@ -13,6 +13,7 @@ from llmft.prepare.output import write_set
 from llmft.prepare.parts import Part, PartFolder
 from llmft.prepare.readers.sources import ReadOptions, find_sources, read_source
 from llmft.prepare.splits import SPLITS
+from llmft.prepare.stage import prepare
 
 CHUNK = 500
 
@@ -50,3 +51,15 @@ def test_memory_grows_by_some_hundred_bytes_a_row(tmp_path):
         assert sum(len(lines_of(tmp_path / str(parts) / f"{split}.jsonl")) for split in SPLITS) == parts * CHUNK
     grown = (peaks[80] - peaks[10]) / (70 * CHUNK)
     assert grown < 450, grown
+
+
+def test_a_later_copy_that_people_labelled_stays_and_is_named(tmp_path):
+    bare, labelled = chat(1), chat(1, labels={"urgency": "U3", "specialty": "orl"})
+    sources = [write_rows(tmp_path / "a.jsonl", [bare, chat(2)]), write_rows(tmp_path / "b.jsonl", [{**labelled, "id": "later"}])]
+    report = prepare(sources, tmp_path / "out", options(tmp_path, near_duplicates=True))
+    kept = [row for split in SPLITS for row in lines_of(tmp_path / "out" / f"{split}.jsonl")]
+    assert {row["id"]: row.get("labels", {}).get("confidence") for row in kept}["later"] == "gold"
+    (copy,) = lines_of(tmp_path / "out" / "duplicates.jsonl")
+    assert (copy["id"], copy["file"], copy["same_as"], copy["kind"]) == (bare["id"], str(sources[0]), "later", "exact")
+    assert [row["id"] for row in lines_of(tmp_path / "out" / "lineage.jsonl")][0] == bare["id"]
+    assert report.rows_in == report.rows_out + report.quarantined + report.duplicates + report.refused == 3

@@ -14,7 +14,7 @@ from llmft.prepare.cleaning.checks import read_date
 from llmft.prepare.cleaning.duplicates import SIGNATURE_BYTES, exact_duplicates, fingerprint, near_duplicates, signature
 from llmft.prepare.cleaning.normalise import words
 from llmft.prepare.splits import EPOCH, NO_DATE, SPLITS, Assignment, Keys, assign, key_of, leaks
-from llmft.vocabulary import specialties, urgencies
+from llmft.vocabulary import UNDECIDED, specialties, urgencies
 
 KEEP, EXACT, NEAR, SAME_ID, SILVER = range(5)  # a row's fate
 UNKNOWN = 255
@@ -78,7 +78,7 @@ class Outcome:
 
     splits: Array  # (rows,) uint8
     fates: Array  # (rows,) uint8
-    repeats: Array  # (rows,) int64: the row that stays instead; itself for a row that is no duplicate
+    repeats: Array  # (rows,) int64: the row that stays instead, before or after it; itself for a row that is no duplicate
     conflicts: Array  # (rows,) uint8: which of CONFLICTS, labelled otherwise than the row that it repeats
     assignment: Assignment
     split_by: str  # "record": the rows' own splits; "group": ours
@@ -92,16 +92,20 @@ def decide(keys: Array, *, seed: int, recent_from: date | None, near: bool) -> O
     from numpy.lib.recfunctions import repack_fields
 
     rows, fates = np.arange(len(keys)), np.zeros(len(keys), np.uint8)
-    repeats = exact_duplicates(keys["words"])
+    assignment, split_by, warnings = _assigned(keys, seed, recent_from)
+    untested = keys["silver"] & (assignment.splits == SPLITS.index("test"))
+    order = _by_worth(keys, untested)
+    repeats = np.empty_like(rows)
+    repeats[order] = order[exact_duplicates(keys["words"][order])]
     fates[repeats != rows] = EXACT
     fates[_repeated_ids(keys, fates)] = SAME_ID
     if near:
-        alike = near_duplicates(keys["signature"], fates == KEEP)
+        alike = near_duplicates(keys["signature"], order[fates[order] == KEEP])
         fates[alike != rows] = NEAR
         repeats = np.where(alike != rows, alike, repeats)
+        repeats = repeats[repeats]  # the copy of a copy stands for nothing
         keys = repack_fields(keys[[name for name in keys.dtype.names if name != "signature"]])  # three quarters of the memory
-    assignment, split_by, warnings = _assigned(keys, seed, recent_from)
-    fates[(fates == KEEP) & keys["silver"] & (assignment.splits == SPLITS.index("test"))] = SILVER
+    fates[(fates == KEEP) & untested] = SILVER
     kept = fates == KEEP
     found = Assignment(assignment.splits[kept], assignment.groups[kept], assignment.recent_from)
     leaking = {
@@ -116,6 +120,14 @@ def decide(keys: Array, *, seed: int, recent_from: date | None, near: bool) -> O
         warnings += (f"{' and '.join(empty)} would be empty with these families; add calls, or give each row its split",)
     conflicts = _conflicts(repeats, keys)
     return Outcome(assignment.splits, fates, repeats, conflicts, assignment, split_by, leaking, warnings)
+
+
+def _by_worth(keys: Array, untested: Array) -> Array:
+    """The rows, those that one would rather keep of copies first: with a label of people, without, and last the refused."""
+    import numpy as np
+
+    unlabelled = (keys["urgency"] == UNKNOWN) | keys["silver"]
+    return np.argsort(unlabelled.astype(np.uint8) + untested, kind="stable")  # of equals the earlier row
 
 
 def _repeated_ids(keys: Array, fates: Array) -> Array:
@@ -139,11 +151,16 @@ def _assigned(keys: Array, seed: int, recent_from: date | None) -> tuple[Assignm
 
 
 def _conflicts(repeats: Array, keys: Array) -> Array:
-    """For each row which label the row that it repeats has otherwise, by number in ``CONFLICTS``; 0 where one has none."""
+    """For each row which label the row that it repeats has otherwise, by number in ``CONFLICTS``.
+
+    0 where they agree, and where there is nothing to decide: one has no label, or a silver one, or leaves it open.
+    """
     import numpy as np
 
-    urgency, specialty = keys["urgency"], keys["specialty"]
-    known = (urgency != UNKNOWN) & (specialty != UNKNOWN)
-    known &= known[repeats]
-    other = np.where(urgency != urgency[repeats], 1, np.where(specialty != specialty[repeats], 2, 0))
-    return np.where(known, other, 0).astype(np.uint8)
+    people = ~keys["silver"] & ~keys["silver"][repeats]
+    found = np.zeros(len(keys), np.uint8)
+    for number, name, open_ in ((2, "specialty", _specialty_numbers()), (1, "urgency", _urgency_numbers())):
+        label, other = keys[name], keys[name][repeats]
+        known = ~np.isin(label, (UNKNOWN, open_[UNDECIDED])) & ~np.isin(other, (UNKNOWN, open_[UNDECIDED]))
+        found[people & known & (label != other)] = number
+    return found

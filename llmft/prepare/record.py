@@ -25,7 +25,7 @@ from llmft.prepare.cleaning.language import detect
 from llmft.prepare.cleaning.normalise import normalise
 from llmft.prepare.labels.label import label, with_triage
 from llmft.prepare.readers.speakers import SURE, guess_roles, with_roles
-from llmft.protocol.weak_label import weak_label
+from llmft.protocol.weak_label import silver_label
 from llmft.vault import keyed
 
 ROLES = {"patient", "operator", "system"}
@@ -161,8 +161,7 @@ def _cleaned(call: RawCall, record: Dialogue | None, options: CleanOptions) -> C
 
 def _silver(dialogue: Dialogue) -> Labels | None:
     """What the protocols' rules read in a call that nobody labelled."""
-    found = weak_label(((turn.speaker, turn.text) for turn in dialogue.turns), dialogue.lang)
-    return found.labels if found else None
+    return silver_label(((turn.speaker, turn.text) for turn in dialogue.turns), dialogue.lang)
 
 
 def _of_block(triage: Triage, source: str) -> Labels:

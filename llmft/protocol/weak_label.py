@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from llmft.dialogue import Labels
 from llmft.knowledge import Lang
 from llmft.protocol import Match, matches_in_call
+from llmft.protocol.beside import SURE_COMPLAINT
 from llmft.protocol.rules import complaints, red_flags
+from llmft.vocabulary import UNDECIDED
 
-FLAGS_ALONE = 0.5  # confidence of a label that no complaint supports
+FLAGS_ALONE = 0.5  # confidence of a label that no complaint supports, or a faint one
 RANK = {"U1": 1, "U2": 2, "U3": 3, "U4": 4}
 
 
@@ -45,6 +47,30 @@ def weak_label(turns: Iterable[tuple[str, str]], lang: Lang) -> WeakLabel | None
         rule_confidence=round(complaint.strength if complaint else FLAGS_ALONE, 3),
     )
     return WeakLabel(labels, live)
+
+
+def silver_label(turns: Iterable[tuple[str, str]], lang: Lang) -> Labels | None:
+    """The weak label to learn from: a complaint that the words name but faintly gives no specialty and no code.
+
+    Red flags of other specialties then give theirs; without one the specialty is left open. The urgency stays.
+    """
+    found = weak_label(turns, lang)
+    if found is None:
+        return None
+    complaint = next((match for match in found.because if match.kind == "complaint"), None)
+    flags = sorted((match for match in found.because if match.kind == "red_flag"), key=lambda match: RANK[match.urgency])
+    thought_of = tuple(dict.fromkeys(flag.specialty for flag in flags))
+    if complaint is None or complaint.strength >= SURE_COMPLAINT or complaint.specialty in thought_of:
+        return found.labels
+    return found.labels.model_copy(
+        update={
+            "specialty": thought_of[0] if thought_of else UNDECIDED,
+            "specialty_acceptable": thought_of if len(thought_of) > 1 else (),
+            "icd10_primary": None,
+            "red_flags": _flag_names(flags, None),
+            "rule_confidence": FLAGS_ALONE,
+        }
+    )
 
 
 def _flag_names(flags: Sequence[Match], complaint: Match | None) -> tuple[str, ...]:

@@ -79,17 +79,18 @@ def exact_duplicates(prints: NDArray[uint64]) -> NDArray[int64]:
     return np.where(prints.any(axis=1), first, rows)
 
 
-def near_duplicates(signatures: NDArray[uint8], among: NDArray[bool_] | None = None) -> NDArray[int64]:
+def near_duplicates(signatures: NDArray[uint8], among: NDArray[int64] | None = None) -> NDArray[int64]:
     """Of each row the first one that it is nearly the same call as, itself where it stays.
 
-    ``signatures`` are (rows, SIGNATURE_BYTES), zeros are passed over; ``among`` tells which rows are compared, all by
-    default. The result depends on nothing else. About 100 bytes of memory a row besides the signatures.
+    ``signatures`` are (rows, SIGNATURE_BYTES), zeros are passed over; ``among`` are the rows that are compared, those
+    to stay rather than others first, all in their order by default. The result depends on nothing else. About 100 bytes of
+    memory a row besides the signatures.
     """
     import numpy as np
 
     said = signatures.any(axis=1)
-    active = np.flatnonzero(said if among is None else said & among)
     first = np.arange(len(signatures))
+    active = first[said] if among is None else among[said[among]]
     searched = np.ones(len(active), bool)
     while searched.any():
         earliest = _earliest_likeness(signatures, active, searched)
