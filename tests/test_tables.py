@@ -282,6 +282,20 @@ def test_patient_and_operator_in_columns_of_their_own(tmp_path):
     assert (bad.line, bad.field) == (3, "operator_says")
 
 
+def test_exchanges_of_one_call_are_its_turns(tmp_path):
+    rows = [["conversation_id", "customer_text", "agent_text"], ["k1", "j'ai mal", "depuis quand ?"]]
+    rows += [["k1", "hier", "venez"], ["k2", "une ordonnance", "laquelle ?"], ["k1", "", "au revoir"]]
+    path = write(tmp_path, as_csv(rows))
+    said = {call.id: [(turn.speaker, turn.text) for turn in call.turns] for call in read_table(path)}
+    assert said == {
+        "k1": [("patient", "j'ai mal"), ("operator", "depuis quand ?"), ("patient", "hier"), ("operator", "venez")]
+        + [("operator", "au revoir")],
+        "k2": [("patient", "une ordonnance"), ("operator", "laquelle ?")],
+    }
+    alone = write(tmp_path, as_csv([*rows[:2], ["k3", "", "venez"], ["k2", "une ordonnance", "laquelle ?"]]), "alone.csv")
+    assert [getattr(call, "field", None) or call.id for call in read_table(alone)] == ["k1", "patient_says", "k2"]
+
+
 def test_a_missing_file_and_a_wrong_encoding_are_sentences(tmp_path):
     with pytest.raises(DialogueError, match="cannot be read"):
         recognise_table(tmp_path / "none.csv")

@@ -119,7 +119,8 @@ def override(mapping: Mapping, wanted: AbcMapping[str, Sequence[str]]) -> Mappin
 def describe(mapping: Mapping) -> list[str]:
     """The mapping as lines to show before it is used."""
     rows = {"turn": "one row a turn", "call": "one row a call", "unknown": "no column holds the words: name it with --columns"}
-    lines = [f"form: {rows[mapping.form]}"]
+    many = ", or one an exchange where ids come again" if mapping.form == "call" and "transcript" not in mapping.columns else ""
+    lines = [f"form: {rows[mapping.form]}{many}"]
     for name in field_names():
         if name in mapping.columns:
             names = " + ".join(mapping.header[place] for place in mapping.columns[name])

@@ -1,8 +1,8 @@
-"""Calls from the rows of a table: one row a call with its transcript, or one row a turn.
+"""Calls from the rows of a table: one row a call with its transcript, one row a turn, or one an exchange.
 
-    id;texte;urgence                          id;locuteur;texte
-    7;"PATIENT: … OPÉRATEUR: …";U2            7;patient;…
-                                              7;opérateur;…
+    id;texte;urgence                          id;locuteur;texte       id;client_text;agent_text
+    7;"PATIENT: … OPÉRATEUR: …";U2            7;patient;…             7;…;…
+                                              7;opérateur;…           7;…;…
 
 A row that cannot be used is a fault and the next one is read. Of a call that stands on several rows
 all must be readable: a call with a turn missing would be another call.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from llmft.prepare.readers.transcripts import read_plain_text
 from llmft.strict_json import JsonRuleError, parse_json
 from llmft.vocabulary import plain
 
+SAMPLE_ROWS = 50  # that tell whether ids come again
 OPEN_ROWS = 10_000  # a call is whole when so many rows after its last one brought nothing for it
 _LABELS = ("urgency", "specialty", "icd10", "red_flags")
 _SECOND = {"urgency_second": "urgency", "specialty_second": "specialty", "icd10_second": "icd10"}
@@ -47,11 +49,21 @@ def calls_of_rows(rows: Iterator[Row | Fault], mapping: Mapping, file: str) -> I
     """The calls that ``rows`` hold, in order; ``file`` is the name that faults and calls carry."""
     columns = dict(mapping.columns)
     sound = (_sound(row, mapping, file) for row in rows)
-    if mapping.form == "turn":
+    first = list(islice(sound, SAMPLE_ROWS))
+    sound = chain(first, sound)
+    if mapping.form == "turn" or _are_exchanges(first, columns):
         yield from _grouped(sound, columns, file)
         return
     for row in sound:
         yield row if isinstance(row, Fault) else _call([row], columns, file)
+
+
+def _are_exchanges(rows: Sequence[Row | Fault], columns: dict[str, tuple[int, ...]]) -> bool:
+    """Whether a call goes over several rows, each what one says and the other answers: then its id comes again."""
+    if "transcript" in columns or "id" not in columns:
+        return False
+    ids = [name for row in rows if isinstance(row, Row) and (name := row.cells[columns["id"][0]].strip())]
+    return len(set(ids)) < len(ids)
 
 
 def _sound(row: Row | Fault, mapping: Mapping, file: str) -> Row | Fault:
@@ -182,7 +194,9 @@ def _turns(rows: Sequence[Row], columns: dict[str, tuple[int, ...]], first: dict
     asked, answered = first.get("patient_says", ""), first.get("operator_says", "")
     if not asked or not answered:
         raise _CellError("operator_says" if asked else "patient_says", "the cell is empty")
-    return RawTurn("patient", asked), RawTurn("operator", answered)
+    sides = (("patient", columns["patient_says"][0]), ("operator", columns["operator_says"][0]))
+    said = ((speaker, row.cells[place].strip()) for row in rows for speaker, place in sides)
+    return tuple(RawTurn(speaker, words) for speaker, words in said if words)
 
 
 def _turns_of_cell(text: str) -> tuple[RawTurn, ...]:
