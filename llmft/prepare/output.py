@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 from llmft.dialogue import Fault
 from llmft.prepare.lineage import LINEAGE
@@ -24,28 +23,16 @@ SILVER_IN_TEST = "its label is silver (of rules, or of people who differ); the t
 TAKEN_ID = "the id appeared in an earlier row, with other words"
 
 
-_KINDS: dict[int, Literal["exact", "near"]] = {EXACT: "exact", NEAR: "near"}
-
-
-@dataclass(frozen=True)
-class _Copy:
-    """A row that another one stands for, and what is told of it."""
-
-    place: dict[str, Any]  # its id, source and row
-    kind: Literal["exact", "near"]
-    across: bool  # they would have stood in different splits
-    conflict: str
-
-
 def write_set(folder: PartFolder, parts: int, outcome: Outcome, output_dir: Path) -> tuple[Counts, int]:
     """Write all of ``OUTPUTS``; returns the counts, and the number of families that are kept."""
     import numpy as np
 
     counts, fates, splits, repeats = Counts(), outcome.fates, outcome.splits, outcome.repeats
-    stays = np.zeros(len(fates), bool)
-    stays[repeats[repeats != np.arange(len(fates))]] = True
-    names: dict[int, str] = {}  # row that stays in place of another ─▶ its id
-    waiting: dict[int, list[_Copy]] = {}  # row that stays ─▶ its copies in earlier rows
+    rows = np.arange(len(fates))
+    stays, later = np.zeros(len(fates), bool), np.zeros(len(fates), bool)
+    stays[repeats[repeats != rows]] = True
+    later[repeats[repeats > rows]] = True  # they stay in place of rows that are written before them
+    names = _names(folder, parts, later)  # row that stays in place of another ─▶ its id
     with ExitStack() as stack:
         files = {name: _open(stack, output_dir / name) for name in OUTPUTS}
         row = -1
@@ -59,8 +46,6 @@ def write_set(folder: PartFolder, parts: int, outcome: Outcome, output_dir: Path
                 place = json.loads(origin) if warnings or fate != KEEP or stays[row] else {}
                 if stays[row]:
                     names[row] = place["id"]
-                    for copy in waiting.pop(row, ()):
-                        _write_copy(copy, names[row], files)
                 if fate in (KEEP, SILVER):
                     counts.rate(facts)
                 if fate == KEEP:
@@ -69,18 +54,23 @@ def write_set(folder: PartFolder, parts: int, outcome: Outcome, output_dir: Path
                         _write_warnings(warnings.get((place["source"], place["row"]), ()), files, counts)
                     files[f"{split}.jsonl"].write(with_split(line, split))
                     files[LINEAGE].write(origin)
-                elif fate in (EXACT, NEAR):
-                    kept, kind = int(repeats[row]), _KINDS[fate]
-                    copy = _Copy(place, kind, bool(splits[kept] != splits[row]), CONFLICTS[outcome.conflicts[row]])
-                    counts.duplicate(kind, across=copy.across)
-                    files[LINEAGE].write(origin)
-                    if kept in names:
-                        _write_copy(copy, names[kept], files)
-                    else:
-                        waiting.setdefault(kept, []).append(copy)
                 else:
-                    _write_refused(fate, place, files, counts)
+                    kept = int(repeats[row])
+                    across, conflict = bool(splits[kept] != splits[row]), CONFLICTS[outcome.conflicts[row]]
+                    _write_fate(fate, place, origin, names.get(kept, ""), across, conflict, files, counts)
     return counts, len(np.unique(outcome.assignment.groups[fates == KEEP]))
+
+
+def _names(folder: PartFolder, parts: int, wanted: Any) -> dict[int, str]:
+    """Row ─▶ its id, for the rows that are ``wanted``, (rows,) bool."""
+    names: dict[int, str] = {}
+    row = 0
+    for number in range(parts if wanted.any() else 0):
+        for origin in folder.notes(number)["origins"]:
+            if wanted[row]:
+                names[row] = str(json.loads(origin)["id"])
+            row += 1
+    return names
 
 
 def with_split(line: str, split: str) -> str:
@@ -120,17 +110,19 @@ def _write_warnings(warnings: Iterable[Fault], files: dict[str, TextIO], counts:
         _write_fault(fault, files[WARNINGS])
 
 
-def _write_copy(copy: _Copy, kept: str, files: dict[str, TextIO]) -> None:
-    """A row that another one stands for."""
-    place, conflict = copy.place, {"conflict": copy.conflict} if copy.conflict else {}
-    entry = {"id": place["id"], "file": place["source"], "line": place["row"], "kind": copy.kind, "same_as": kept}
-    _write_json(files[DUPLICATES], {**entry, "across_splits": copy.across, **conflict})
-
-
-def _write_refused(fate: int, place: dict[str, Any], files: dict[str, TextIO], counts: Counts) -> None:
-    """A sound row that no other one stands for, and that is not kept."""
+def _write_fate(
+    fate: int, place: dict[str, Any], origin: str, kept: str, across: bool, conflict: str,
+    files: dict[str, TextIO], counts: Counts,
+) -> None:  # fmt: skip
+    """A sound row that is not kept."""
     file, line = place["source"], place["row"]
-    if fate == SAME_ID:
+    if fate in (EXACT, NEAR):
+        kind = "exact" if fate == EXACT else "near"
+        counts.duplicate(kind, across=across)  # type: ignore[arg-type]
+        entry = {"id": place["id"], "file": file, "line": line, "kind": kind, "same_as": kept, "across_splits": across}
+        _write_json(files[DUPLICATES], {**entry, **({"conflict": conflict} if conflict else {})})
+        files[LINEAGE].write(origin)
+    elif fate == SAME_ID:
         _quarantine(Fault(file, line, "id", TAKEN_ID), files, counts)
     elif fate == SILVER:
         counts.refuse(SILVER_IN_TEST)

@@ -50,11 +50,11 @@ def calls_of_rows(rows: Iterator[Row | Fault], mapping: Mapping, file: str) -> I
     columns = dict(mapping.columns)
     sound = (_sound(row, mapping, file) for row in rows)
     first = list(islice(sound, SAMPLE_ROWS))
-    sound = chain(first, sound)
+    all_rows = chain(first, sound)
     if mapping.form == "turn" or _are_exchanges(first, columns):
-        yield from _grouped(sound, columns, file)
+        yield from _grouped(all_rows, columns, file)
         return
-    for row in sound:
+    for row in all_rows:
         yield row if isinstance(row, Fault) else _call([row], columns, file)
 
 
