@@ -88,7 +88,7 @@ def near_duplicates(signatures: NDArray[uint8], among: NDArray[int64] | None = N
     """
     import numpy as np
 
-    said: NDArray[bool_] = signatures.any(axis=1)
+    said = np.asarray(signatures.any(axis=1))
     first = np.arange(len(signatures))
     active = first[said] if among is None else among[said[among]]
     searched = np.ones(len(active), bool)
