@@ -204,3 +204,10 @@ def test_the_stage_takes_the_users_day(tmp_path):
     prepare([write_rows(tmp_path / "c.jsonl", rows)], tmp_path / "out", given_options)
     expected = {row["id"] for row in rows if row["date"] >= "2026-09"}
     assert {name for name, split in splits_of(tmp_path / "out").items() if split == "test"} == expected
+
+
+def test_rows_alone_are_named_as_they_are_beside_rows_that_hang_together():
+    families, subjects = np.array([5, 0, 7, 9, 11, 11], np.uint64), np.array([0, 0, 3, 4, 0, 6], np.uint64)
+    beside = group_names(families, subjects)
+    assert group_names(families[:4], subjects[:4]).tolist() == beside[:4].tolist() == [5, np.iinfo(np.uint64).max, 3, 4]
+    assert beside[4:].tolist() == [6, 6]

@@ -74,15 +74,16 @@ def group_names(families: Array, subjects: Array) -> Array:
     A patient's key where there is one: it stays when they call again, with a family of its own.
     """
     import numpy as np
+
+    none = np.iinfo(np.uint64).max
+    starts, ends = (np.concatenate(rows) for rows in zip(_neighbours(families), _neighbours(subjects), strict=True))
+    if len(starts) == 0:  # no row hangs together with another
+        return np.where(subjects != 0, subjects, np.where(families != 0, families, none))
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    if len(families) == 0:
-        return np.zeros(0, np.uint64)
-    starts, ends = (np.concatenate(rows) for rows in zip(_neighbours(families), _neighbours(subjects), strict=True))
     graph = coo_matrix((np.ones(len(starts), np.int8), (starts, ends)), shape=(len(families), len(families)))
     labels = connected_components(graph, directed=False)[1]
-    none = np.iinfo(np.uint64).max
     patient, family = (np.full(labels.max() + 1, none, np.uint64) for _ in range(2))
     np.minimum.at(patient, labels, np.where(subjects == 0, none, subjects))
     np.minimum.at(family, labels, np.where(families == 0, none, families))
