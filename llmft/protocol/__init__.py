@@ -203,7 +203,7 @@ class _Hints(NamedTuple):
     no_to: tuple[str, ...]  # red flags that a no tells of
 
 
-@lru_cache(maxsize=1 << 14)  # operators repeat themselves
+@lru_cache(maxsize=1 << 12)  # operators repeat themselves
 def _hints(question: str, lang: Lang) -> _Hints:
     found = dict.fromkeys(hint for hint, _, _ in heard(question, lang))
     concepts = tuple(hint.name for hint in found if hint.kind == "concept")

@@ -9,7 +9,7 @@ from llmft.protocol.rules import Hint, lexicon
 from llmft.protocol.terms import words_of
 
 
-@lru_cache(maxsize=1 << 14)  # operators repeat themselves
+@lru_cache(maxsize=1 << 12)  # operators repeat themselves
 def heard(text: str, lang: Lang) -> tuple[tuple[Hint, int, int], ...]:
     """``(hint, first word, one past the last)`` of each term in ``text``, in its order."""
     return tuple(lexicon(lang).find(words_of(text).plain))

@@ -107,7 +107,7 @@ def _uses(lang: Lang) -> dict[str, dict[str, list[tuple[int, float]]]]:
     return found
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 12)
 def _telling(text: str, lang: Lang) -> frozenset[str]:
     """Stems of the words, and the red flags' concepts, by which other words for the same thing are known."""
     stems = (word[:STEM] for word in words_of(text).plain if len(word) > 2)
@@ -174,7 +174,7 @@ def _exact(lang: Lang) -> dict[tuple[str, ...], str]:
     }
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 12)
 def complaint_asked(question: str, lang: Lang) -> str | None:
     """The complaint whose protocol asks exactly this; what stands before the last sentence is politeness."""
     plain = words_of(question).plain
