@@ -12,6 +12,7 @@ from llmft.deidentify.cues import cues
 from llmft.deidentify.known_names import initials
 from llmft.deidentify.nicknames import nicknames
 from llmft.deidentify.phonetics import consonants, sound
+from llmft.deidentify.roster import canonical
 from llmft.deidentify.roster_index import index_of
 from llmft.deidentify.span import Roster
 from llmft.deidentify.stage import deidentify, residual
@@ -164,3 +165,10 @@ def test_what_several_people_are_called_leads_to_all_of_them_and_a_word_said_twi
     assert [(one.person, one.label) for one in known.exact["claire"]] == [(0, "PRENOM"), (1, "PRENOM")]
     assert [(one.person, one.label) for one in known.exact["martin"]] == [(1, "NOM"), (2, "MEDECIN")]
     assert [initials(parts) for parts in known.people] == [{"c", "a"}, {"c", "m"}, {"m"}]
+
+
+def test_a_name_is_looked_up_once_a_call_and_nothing_is_kept_without_a_roster():
+    known, nobody = Roster(patient=("Claire Aubertin",)), Roster()
+    written = canonical("Aubertin Claire", known)
+    assert written == {"claire", "aubertin"} and canonical("Aubertin Claire", known) is written
+    assert canonical("Aubertin Claire", nobody) == {"claire", "aubertin"} and not index_of(nobody).heard.written
