@@ -687,3 +687,14 @@ def test_a_missing_input_leaves_no_output(tmp_path):
     with pytest.raises(DialogueError, match="cannot be read"):
         deidentify_file(tmp_path / "none.jsonl", tmp_path / "out.jsonl")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("lang", "turns"),
+    [
+        ("en", ["Is the pain spreading?", "no, it stays in one place", "I am passing this to 112 immediately."]),
+        ("fr", ["Votre nom, s'il vous plaît ?", "[NOM_1]", "Le mollet est-il rouge ou chaud ?"]),
+    ],
+)
+def test_what_a_turn_says_is_not_taken_for_the_turn_before(lang: str, turns: list[str]):
+    assert list(deidentify(turns, lang).texts) == turns

@@ -161,7 +161,7 @@ def _after_doctor(words: Words, i: int) -> list[int]:
 def _answer(words: Words, i: int) -> Name:
     """The name that answers the question whose phrase ends with word ``i``."""
     start = next((k for k in range(i + 1, min(i + 1 + _QUESTION_WORDS, len(words.words))) if _answers(words, k)), None)
-    if start is None:
+    if start is None or words.after_placeholder(start):
         return [], ""
     asked = words.words[max(0, i - _QUESTION_WORDS) : start]
     if not cues().other_questions.isdisjoint(asked):

@@ -141,7 +141,7 @@ def _answers(words: Words, i: int) -> bool:
         if words.words[start - 1] not in cues().fillers and words.words[start - 1] not in cues().polite:
             return False
         start -= 1
-    if start == 0 or not words.new_text(start):
+    if start == 0 or not words.new_text(start) or words.after_placeholder(start):
         return False
     asked = words.words[max(0, start - _QUESTION_WORDS) : start]
     if not cues().other_questions.isdisjoint(asked):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from llmft.deidentify.numbers import NUMBER_WORDS, Piece, pieces_by_end, stretches
 from llmft.deidentify.tokens import matches_at, starts_of
+from llmft.deidentify.words import BREAK
 
 _SURE_FR = "rue|avenue|av|boulevard|bd|blvd|boul|allée|allee|allées|chemin|impasse|ruelle|faubourg|lotissement|hameau|venelle"
 _SURE_FR += "|lieu[ -]dit|sentier"
@@ -69,8 +70,8 @@ def _french(text: str, match: re.Match[str]) -> tuple[int, int] | None:
     number = _number_ending(text, tail.start() if tail else match.start())
     dated = _DATE_NAME.match(text, match.end())
     end = dated.end() if dated else _name_end(text, match.end())
-    if end is None:
-        return None
+    if end is None or (match["unsure"] and BREAK in text[match.end() : end]):
+        return None  # "it stays in one place", and the next turn begins with "I"
     capital = re.search(r"(?:^|[\s'’-])[A-ZÉÈÎÂÔ]", text[match.end() : end]) is not None
     lives = _LIVES.search(text, max(0, match.start() - 60), match.start()) is not None
     lives = lives or (match.start() < 40 and _ANSWER.match(text[: match.start()]) is not None)

@@ -20,6 +20,7 @@ from llmft.remembered import Remembered
 
 BREAK = "\n¶\n"  # between two texts; the new lines end what patterns of other layers read
 _BREAK_MARK = "¶"
+_MASK = "¤"  # each character of a placeholder that stood there already
 
 # Plain letters for accented ones, one for one, so that places stay. Replacing the usual ones in turn is
 # fifty times faster than str.translate.
@@ -100,6 +101,10 @@ class Words:
         """Whether word ``i`` is the first of its text."""
         return i == 0 or _BREAK_MARK in self.gaps[i]
 
+    def after_placeholder(self, i: int) -> bool:
+        """Whether a placeholder opens the text of word ``i``, or was all that a text before it says."""
+        return _MASK in self.gaps[i].partition(_BREAK_MARK)[2]
+
     def text_number(self, place: int) -> int:
         """The number of the text that holds character ``place``."""
         return bisect_right(self.offsets, place) - 1
@@ -131,7 +136,7 @@ def read(texts: Sequence[str]) -> Words:
     """The ``texts`` of a call as :class:`Words`."""
     joined = BREAK.join(texts)
     if "[" in joined:
-        joined = _PLACEHOLDER.sub(lambda match: "¤" * len(match[0]), joined)
+        joined = _PLACEHOLDER.sub(lambda match: _MASK * len(match[0]), joined)
     offsets = tuple(accumulate((len(text) + len(BREAK) for text in texts[:-1]), initial=0))
     said = tokens(joined)
     words = list(said.words if joined.isascii() else map(_FOLDED.__getitem__, said.words))
