@@ -108,12 +108,6 @@ class SequenceContext:
         llama_cpp.llama_memory_seq_rm(self.memory, sequence, -1, -1)
         return False
 
-    def use_threads(self, count: int) -> None:
-        """Compute with ``count`` threads from now on."""
-        import llama_cpp
-
-        llama_cpp.llama_set_n_threads(self.pointer, count, count)
-
     def close(self) -> None:
         """Give the memory back; to be called once, before the model is closed."""
         import llama_cpp

@@ -40,7 +40,6 @@ class SideBySide:
 
     def answers(self, conversations: Sequence[Sequence[Message]], max_new_tokens: int) -> Iterator[tuple[int, Answer]]:
         """See the protocol."""
-        self.workers[0].context.use_threads(1)
         said: SimpleQueue[Said] = SimpleQueue()
         stopped = Event()
         shares = self._shares(conversations)
@@ -85,8 +84,7 @@ class SideBySide:
                 yield one
 
     def scorer(self) -> LlamaScorer:
-        """See :class:`llmft.engine.scoring.HasScorer`; not while answers are being written. It has all threads."""
-        self.workers[0].context.use_threads(len(self.workers))
+        """See :class:`llmft.engine.scoring.HasScorer`; not while answers are being written. It has one thread."""
         return self.workers[0].scorer()
 
     def close(self) -> None:
