@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import tiny_engine as tiny
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from llmft.dialogue import read_triage
 from llmft.engine.drafts import MAX_ENTRIES, UNLIKELY, Drafts, Guess, worthwhile
-from llmft.engine.llama_context import Cells, GrammarError
+from llmft.engine.llama_context import TINY_BYTES, Cells, GrammarError, usual_threads
 from llmft.engine.llama_model import LlamaModel, load_gguf
 from llmft.engine.parallel_llama import PROMPT_PIECE, ParallelLlama, open_parallel
 from llmft.engine.triage_grammar import triage_grammar
@@ -139,6 +140,13 @@ def test_a_call_that_goes_on_finds_its_turns_while_slots_are_empty(one: LlamaMod
     assert [len(slot.held) for slot in engine._slots if slot.request] == [len(said) - 1]
     assert sum(bool(slot.held) for slot in engine._slots) == 2
     engine.close()
+
+
+def test_a_tiny_file_has_one_thread_and_others_as_many_as_is_usual(tmp_path: Path) -> None:
+    large = tmp_path / "large.gguf"
+    with large.open("wb") as file:
+        file.truncate(TINY_BYTES + 1)
+    assert (usual_threads(tiny.gguf("llama3")), usual_threads(large)) == (1, usual_threads())
 
 
 def test_pieces_join_to_the_answer_and_end_once(parallel: ParallelLlama) -> None:

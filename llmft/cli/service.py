@@ -31,7 +31,7 @@ def add_serve(verbs: Verbs) -> None:
     verb.add_argument("--tls-key", type=Path, metavar="FILE", help="its key, PEM")
     verb.add_argument("--context", type=int, default=2048, metavar="TOKENS", help="of one call and its answer (default 2048)")
     verb.add_argument("--slots", type=int, default=8, metavar="N", help="answers written at once (default 8)")
-    verb.add_argument("--threads", type=int, help="CPU threads of the model (default: half of the cores)")
+    verb.add_argument("--threads", type=int, help="CPU threads of the model (default: half of the cores, one for a tiny file)")
     verb.add_argument("--system", help="system message (default: the recipes' own)")
     verb.add_argument(
         "--abstain-below", type=float, default=0.5, metavar="P", help="confidence under which a human decides (default 0.5)"

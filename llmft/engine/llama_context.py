@@ -10,6 +10,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from llmft.errors import LlmftError
 
 Logits = npt.NDArray[np.float32]
 BATCH_TOKENS = 512  # of one call to llama_decode
+TINY_BYTES = 16 << 20  # of a model of some ten million weights
 
 
 class Cells(NamedTuple):
@@ -141,8 +143,10 @@ def open_context(llama: Any, context_tokens: int, sequences: int, threads: int) 
     return SequenceContext(pointer, memory, Batch(), context_tokens, sequences, int(size), keeps_past)
 
 
-def usual_threads() -> int:
-    """Half of the logical cores, but two where there are two."""
+def usual_threads(path: Path | None = None) -> int:
+    """Half of the logical cores, but two where there are two; one for a tiny file, whose threads would but wait."""
+    if path is not None and path.stat().st_size <= TINY_BYTES:
+        return 1
     cores = os.cpu_count() or 1
     return max(min(cores, 2), cores // 2)
 

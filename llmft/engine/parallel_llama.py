@@ -291,8 +291,8 @@ def open_parallel(
     Raises :class:`llmft.errors.CheckpointError` for a file that cannot be used, and :class:`llmft.errors.LlmftError`
     when there is no memory for so many answers.
     """
-    count = threads or usual_threads()
-    model = load_gguf(path, context_tokens=TEXT_CONTEXT, threads=count)
+    model = load_gguf(path, context_tokens=TEXT_CONTEXT, threads=threads)
     trained_tokens = model.llama._model.n_ctx_train()
+    count = threads or usual_threads(path)
     context = open_context(model.llama, min(context_tokens, trained_tokens), slots, count)
     return ParallelLlama(model, context, grammar)
