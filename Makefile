@@ -34,10 +34,13 @@ data: setup      ## make the demonstration calls and prepare them
 	$(BIN)/llmft synthesize --count 4000 --seed 11 --output $(CALLS)
 	$(BIN)/llmft prepare $(CALLS) --output data/prepared/demo
 
-base: setup      ## pretrain both embedded bases anew (two hours on 2 quiet cores)
-	$(BIN)/llmft synthesize --corpus --count 144000 --seed 1 --output data/corpus/calls.jsonl
-	$(BIN)/llmft base gptj --corpus data/corpus/calls.jsonl --steps 6600 --output data/base/gptj
-	$(BIN)/llmft base llama --corpus data/corpus/calls.jsonl --steps 9000 --output data/base/llama
+base: setup      ## pretrain both embedded bases anew (two and a half hours on 2 quiet cores)
+	$(BIN)/llmft synthesize --corpus --count 144000 --seed 1 --output data/corpus/first.jsonl
+	$(BIN)/llmft synthesize --corpus --count 26000 --seed 4 --output data/corpus/second.jsonl
+	$(BIN)/llmft base gptj --corpus data/corpus/first.jsonl --steps 6600 --output data/corpus/gptj
+	$(BIN)/llmft base gptj --corpus data/corpus/second.jsonl --start data/corpus/gptj --steps 1400 --output data/base/gptj
+	$(BIN)/llmft base llama --corpus data/corpus/first.jsonl --steps 9000 --output data/corpus/llama
+	$(BIN)/llmft base llama --corpus data/corpus/second.jsonl --start data/corpus/llama --steps 1400 --output data/base/llama
 
 sft: setup       ## fine-tune RECIPE with QLoRA
 	@test -f data/prepared/demo/report.json || $(MAKE) data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from functools import cache
 
@@ -10,7 +11,8 @@ from wordings import held_out_in
 
 from llmft.dialogue import Triage, read_triage
 from llmft.knowledge import protocols
-from llmft.prepare.synthetic.corpus import Document, corpus, write_corpus
+from llmft.prepare.synthetic.corpus import Document, _with_stray_questions, corpus, write_corpus
+from llmft.prepare.synthetic.synthesize import Story, pick_family
 from llmft.vocabulary import specialties
 
 
@@ -58,6 +60,33 @@ def test_every_specialty_is_spoken_of_in_both_languages():
     for protocol in protocols():
         entry = specialties()[protocol.specialty]
         assert entry.fr in everything and entry.en in everything
+
+
+def test_stray_questions_are_of_other_specialties_denied_and_take_no_telling_answer_away():
+    rng, added, taken = random.Random(3), 0, 0
+    for _ in range(150):
+        story = Story(rng, pick_family(rng, "train"), rng.choice(("fr", "en")), "train")
+        said = [(turn.speaker, turn.text) for turn in story.turns()]
+        denials = {
+            question: (protocol.specialty, evidence.absent.of(story.lang, "train"))
+            for protocol in protocols()
+            for complaint in protocol.complaints
+            for evidence in complaint.evidence
+            for question in evidence.ask.of(story.lang, "train")
+        }
+        changed = _with_stray_questions(rng, story, said)
+        assert changed[0] == said[0]
+        old, new = (list(zip(turns[1::2], turns[2::2], strict=True)) for turns in (said, changed))
+        assert [pair for pair in old if pair in new] == [pair for pair in new if pair in old]
+        assert {pair[1][1] for pair in old if pair not in new}.isdisjoint(story.telling)
+        for (asker, question), (answerer, answer) in [pair for pair in new if pair not in old]:
+            specialty, wordings = denials[question]
+            assert (asker, answerer) == ("operator", "patient")
+            assert specialty != story.family.specialty
+            assert answer in wordings
+        added += len([pair for pair in new if pair not in old])
+        taken += len([pair for pair in old if pair not in new])
+    assert added > taken > 150
 
 
 def test_written_corpus_is_one_json_object_a_line(tmp_path):

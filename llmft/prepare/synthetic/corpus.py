@@ -11,10 +11,11 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from llmft.knowledge import Complaint, Lang, Protocol, load, protocols
+from llmft.knowledge import Complaint, Evidence, Lang, Protocol, load, protocols
 from llmft.prepare.synthetic.synthesize import Family, Story, families, word_slots
 from llmft.prompt import ROLES
 from llmft.run import atomic_path
@@ -23,6 +24,8 @@ from llmft.vocabulary import icd10_labels, specialties, urgencies
 Document = dict[str, Any]
 # what a note on a call repeats ─▶ its weight
 PHRASES = {"fragments": 8, "says": 4, "words": 8, "word": 8, "ask": 4, "name": 1, "fact": 1}
+STRAY_SHARE = 0.6  # of the calls hold questions about other complaints, in the place of so many of those that bring nothing
+Said = tuple[str, str]  # speaker and words
 
 
 def corpus(count: int, seed: int) -> Iterator[Document]:
@@ -53,8 +56,10 @@ def _short_call(rng: random.Random, prose: dict[str, Any], lang: Lang) -> Docume
     return _written(rng, prose, lang, story, said)
 
 
-def _written(rng: random.Random, prose: dict[str, Any], lang: Lang, story: Story, said: list[tuple[str, str]]) -> Document:
+def _written(rng: random.Random, prose: dict[str, Any], lang: Lang, story: Story, said: list[Said]) -> Document:
     """The call with its closing sentence, as chat messages or written down with the speakers' names."""
+    if rng.random() < STRAY_SHARE:
+        said = _with_stray_questions(rng, story, said)
     chance = rng.random()
     if chance < 0.45:
         said[0] = ("patient", story.opening_by_words(rng))
@@ -68,6 +73,34 @@ def _written(rng: random.Random, prose: dict[str, Any], lang: Lang, story: Story
     names = {"patient": patient, "operator": operator}
     colon = " : " if lang == "fr" else ": "
     return {"text": "\n".join(f"{names[speaker]}{colon}{text}" for speaker, text in said)}
+
+
+def _with_stray_questions(rng: random.Random, story: Story, said: list[Said]) -> list[Said]:
+    """The call with questions about something else, to which the answer is no: what is wrong is what the caller says.
+
+    Without them a small model goes by the operator's questions, which in made calls give the complaint away.
+    """
+    opening, *rest = said
+    pairs = list(zip(rest[::2], rest[1::2], strict=True))
+    pairs = [pair if pair[1][1] in story.telling or rng.random() > STRAY_SHARE else _stray(rng, story) for pair in pairs]
+    if rng.random() < 0.5:
+        pairs.insert(rng.randint(0, len(pairs)), _stray(rng, story))
+    return [opening, *(turn for pair in pairs for turn in pair)]
+
+
+def _stray(rng: random.Random, story: Story) -> tuple[Said, Said]:
+    """A question that belongs to another specialty, and its no."""
+    specialty, evidence = rng.choice(_all_evidence())
+    while specialty == story.family.specialty:
+        specialty, evidence = rng.choice(_all_evidence())
+    question, answer = (rng.choice(words.of(story.lang, "train")) for words in (evidence.ask, evidence.absent))
+    return ("operator", question), ("patient", answer)
+
+
+@cache
+def _all_evidence() -> list[tuple[str, Evidence]]:
+    """Every fact that is asked for, with its specialty."""
+    return [(p.specialty, evidence) for p in protocols() for complaint in p.complaints for evidence in complaint.evidence]
 
 
 def _appointment(rng: random.Random, prose: dict[str, Any], lang: Lang, story: Story) -> list[dict[str, str]]:
