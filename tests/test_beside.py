@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmft.dialogue import Dialogue, Triage
+from llmft.dialogue import Dialogue, Triage, read_triage
 from llmft.evaluate.prediction import Prediction
 from llmft.evaluate.rivals.rules import Read, rules_alone, with_rules
 from llmft.evaluate.truth import gold_verdict, verdict_of
 from llmft.prepare.synthetic.synthesize import synthesize
 from llmft.protocol import Match
-from llmft.protocol.beside import ABSTAIN_BELOW, SURE_COMPLAINT, SURE_WEIGHT, least_urgency, settle
+from llmft.protocol.beside import ABSTAIN_BELOW, SURE_COMPLAINT, SURE_WEIGHT, demanded, least_urgency, settle
 from llmft.protocol.heard_language import heard_language
 from llmft.serve.triage.decide import decide
 from llmft.serve.triage.screen import screen
@@ -70,6 +70,41 @@ def test_a_model_that_was_corrected_keeps_its_word_on_what_a_rule_thinks_of_too(
     assert not settle("U3", "orl", 1.0, floor="U1", thought_of={"cardiologie"}).understood
 
 
+@pytest.mark.parametrize(
+    ("codes", "least"),
+    [
+        ([], None),
+        (["Z99.9"], None),
+        (["R07.4"], "U2"),  # chest pain
+        (["R05"], None),  # a cough may wait
+        (["R05", "R07.4"], "U2"),
+    ],
+)
+def test_a_block_demands_what_the_complaint_that_it_names_does(codes, least):
+    assert demanded(codes) == least
+
+
+def test_every_call_demands_at_most_its_own_urgency():
+    """Right blocks are never raised: the levels are those that the protocols give to the very same facts."""
+    for call in synthesize(400, seed=3):
+        block = read_triage(call.turns[-1].text)
+        assert block is not None
+        own = demanded(block.icd10)
+        assert own is None or own >= block.urgency
+
+
+@pytest.mark.parametrize("floor", [None, *RANKED])
+@pytest.mark.parametrize(("said", "own"), [*product(RANKED, [None, *RANKED])])
+def test_who_names_an_urgent_complaint_cannot_let_it_wait_and_keeps_its_specialty(said, own, floor):
+    found = settle(said, "orl", 1.0, floor=floor, thought_of=(), own=own)
+    assert found.urgency == min(level for level in (said, own, floor) if level is not None)
+    assert found.by == ("model" if found.urgency == said else "rules")
+    assert found.understood is (floor is None or min(said, own or said) <= floor)
+    assert settle(said, "orl", 0.0, floor=floor, thought_of=(), own="U1").urgency == min(
+        said if said == "U1" else floor or "indetermine", floor or "indetermine"
+    )
+
+
 @cache
 def calls() -> list[tuple[Dialogue, Read]]:
     """Calls whose language is heard rightly, with what the rules read in them."""
@@ -84,7 +119,7 @@ triages = st.builds(
     Triage,
     urgency=st.sampled_from(LEVELS),
     specialty=st.sampled_from(["orl", "cardiologie", "urgences"]),
-    icd10=st.just(("R05",)),
+    icd10=st.sampled_from([("R05",), ("R07.4",)]),
     red_flags=st.sampled_from([(), ("pain_radiating",)]),
     summary=st.just("x"),
     missing_info=st.just(()),

@@ -9,7 +9,7 @@ from llmft.dialogue import Dialogue, Urgency
 from llmft.evaluate.figures.certainty import confidence
 from llmft.evaluate.prediction import Prediction, Verdict
 from llmft.knowledge import Lang
-from llmft.protocol.beside import least_urgency, settle
+from llmft.protocol.beside import demanded, least_urgency, settle
 from llmft.protocol.weak_label import weak_label
 from llmft.vocabulary import UNDECIDED
 
@@ -63,7 +63,8 @@ def with_rules(prediction: Prediction, read: Read) -> Prediction:
         return prediction
     wanted, specialty = (said.urgency, said.specialty) if said is not None else (None, None)
     sure = confidence(prediction) if prediction.urgency_probabilities else None
-    settled = settle(wanted, specialty, sure, floor=read.least, thought_of=read.thought_of)
+    own_demand = demanded(said.icd10) if said is not None else None
+    settled = settle(wanted, specialty, sure, floor=read.least, thought_of=read.thought_of, own=own_demand)
     basis = said if said is not None and settled.understood else own
     assert basis is not None  # the rules always answer
     flags = (*(own.red_flags if own is not None else ()), *(said.red_flags if said is not None else ()))

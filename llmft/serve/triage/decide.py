@@ -7,7 +7,7 @@ from typing import Literal
 
 from llmft.dialogue import Triage, Urgency, read_triage
 from llmft.knowledge import Lang, conversation
-from llmft.protocol.beside import settle
+from llmft.protocol.beside import demanded, settle
 from llmft.protocol.rules import complaints
 from llmft.serve.triage.screen import Screening
 from llmft.vocabulary import UNDECIDED, icd10_labels, specialties
@@ -37,7 +37,15 @@ def decide(text: str, confidence: float | None, screening: Screening, lang: Lang
     """
     said = read_triage(text)
     wanted, own = (said.urgency, said.specialty) if said else (None, None)
-    settled = settle(wanted, own, confidence, floor=screening.least, thought_of=screening.thought_of, abstain_below=abstain_below)
+    settled = settle(
+        wanted,
+        own,
+        confidence,
+        floor=screening.least,
+        thought_of=screening.thought_of,
+        own=demanded(said.icd10) if said else None,
+        abstain_below=abstain_below,
+    )
     urgency, block = settled.urgency, said if settled.understood else None
     specialty = _specialty(block, screening)
     triage = Triage(
