@@ -84,7 +84,7 @@ def test_patience_stops_and_a_resumed_run_does_not_train_on(make):
 
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_the_adapter_is_of_the_best_or_of_the_last_step(make, keep):
-    recipe = make(max_steps=3, validate_every=1, save_every=99, learning_rate=0.05, schedule="constant", keep=keep)
+    recipe = make(max_steps=3, validate_every=1, save_every=99, learning_rate=0.5, schedule="constant", keep=keep)
     ruinous = recipe.model_copy(update={"lora": recipe.lora.model_copy(update={"alpha": 1024})})  # the third step does harm
     adapter = sft(ruinous)
     losses = {entry["step"]: entry["eval_loss"] for entry in entries("eval_loss")}

@@ -41,12 +41,20 @@ def test_who_decides(urgency: str, confidence: float | None, turns: list[tuple[s
         assert made.triage.urgency == "U1" and made.decided_by == ("model" if urgency == "U1" else "rules")
     elif unsure:
         assert (made.triage.urgency, made.decided_by) == ("indetermine", "abstained")
+    elif urgency in ("U3", "U4"):  # the block's own code is chest pain
+        assert (made.triage.urgency, made.decided_by) == ("U2", "rules")
+        assert (made.triage.specialty, made.triage.icd10, made.triage.summary) == ("cardiologie", ("R07.4",), "s")
     else:
         assert (made.triage.urgency, made.decided_by) == (urgency, "model")
     assert made.abstained is unsure
     assert made.triage.escalate is (made.triage.urgency in ("U1", "indetermine") or unsure)
     assert made.said == read_triage(block(urgency))
     assert (made.sentence == "La phrase.") is (made.decided_by == "model")
+
+
+def test_a_model_that_names_what_may_wait_is_left_alone() -> None:
+    made = decide(block("U4", "dermatologie", ("L70.0",)), 0.9, screen(CALM, "fr"), "fr", 0.5)
+    assert (made.triage.urgency, made.decided_by, made.sentence) == ("U4", "model", "La phrase.")
 
 
 @pytest.mark.parametrize("text", ["", "La phrase.", block("U9"), block("U3", "sorcellerie"), block("U3").replace("```", "")])
