@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from typing import Final
 
@@ -58,6 +59,11 @@ def urgencies() -> dict[str, UrgencyLevel]:
 def icd10_labels() -> dict[str, Label]:
     """ICD-10 code ─▶ our lay label in both languages."""
     return {code: Label.model_validate(entry) for code, entry in load("icd10.yaml")["codes"].items()}
+
+
+def known_codes(codes: Iterable[str]) -> tuple[str, ...]:
+    """The codes that the table knows, each once, in their order."""
+    return tuple(dict.fromkeys(code for code in codes if code in icd10_labels()))
 
 
 @cache

@@ -119,7 +119,7 @@ triages = st.builds(
     Triage,
     urgency=st.sampled_from(LEVELS),
     specialty=st.sampled_from(["orl", "cardiologie", "urgences"]),
-    icd10=st.sampled_from([("R05",), ("R07.4",)]),
+    icd10=st.sampled_from([("R05",), ("R07.4",), ("Q99.9",), ("Q99.9", "R05")]),
     red_flags=st.sampled_from([(), ("pain_radiating",)]),
     summary=st.just("x"),
     missing_info=st.just(()),

@@ -11,7 +11,7 @@ from llmft.evaluate.prediction import Prediction, Verdict
 from llmft.knowledge import Lang
 from llmft.protocol.beside import demanded, least_urgency, settle
 from llmft.protocol.weak_label import weak_label
-from llmft.vocabulary import UNDECIDED
+from llmft.vocabulary import UNDECIDED, known_codes
 
 RULES_SECONDS = 0.0  # a few milliseconds in truth; left out, so that a second run writes the same report
 
@@ -71,6 +71,7 @@ def with_rules(prediction: Prediction, read: Read) -> Prediction:
     verdict = basis.model_copy(
         update={
             "urgency": settled.urgency,
+            "icd10": known_codes(basis.icd10) or (own.icd10 if own is not None else ()),
             "red_flags": tuple(dict.fromkeys(flags)),
             "escalate": settled.urgency in ("U1", UNDECIDED) or settled.abstained or bool(said and said.escalate),
         }

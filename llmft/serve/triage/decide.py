@@ -10,7 +10,7 @@ from llmft.knowledge import Lang, conversation
 from llmft.protocol.beside import demanded, settle
 from llmft.protocol.rules import complaints
 from llmft.serve.triage.screen import Screening
-from llmft.vocabulary import UNDECIDED, icd10_labels, specialties
+from llmft.vocabulary import UNDECIDED, known_codes, specialties
 
 GENERAL = "medecine_generale"
 HUMAN = {
@@ -70,7 +70,7 @@ def _specialty(said: Triage | None, screening: Screening) -> str:
 
 def _codes(said: Triage | None, screening: Screening) -> tuple[str, ...]:
     """The model's codes as far as the table knows them; else the complaint's own."""
-    known = tuple(dict.fromkeys(code for code in said.icd10 if code in icd10_labels())) if said else ()
+    known = known_codes(said.icd10) if said else ()
     if known or screening.complaint is None:
         return known
     return (complaints()[screening.complaint.name][1].icd10,)
