@@ -89,6 +89,6 @@ def settle(
         by = "abstained"
     elif not abstained and highest == said:
         by = "model"
-    # A model that what was said had to correct, and that thinks of another part of the body, has not understood the call.
+    # A model whose urgency the caller's words had to correct, and that thinks of another part of the body, has not understood.
     understood = said is not None and (highest == wanted or specialty in thought_of)
     return Settled(highest or UNDECIDED, by, abstained, understood)

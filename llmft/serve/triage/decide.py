@@ -36,10 +36,10 @@ def decide(text: str, confidence: float | None, screening: Screening, lang: Lang
     Evaluation settles its answers by the same function, :func:`llmft.protocol.beside.settle`.
     """
     said = read_triage(text)
-    wanted, own = (said.urgency, said.specialty) if said else (None, None)
+    urgency_said, specialty_said = (said.urgency, said.specialty) if said else (None, None)
     settled = settle(
-        wanted,
-        own,
+        urgency_said,
+        specialty_said,
         confidence,
         floor=screening.least,
         thought_of=screening.thought_of,
